@@ -1,0 +1,64 @@
+"""One trace by pellucid, timed.
+
+Writes `graph.safetensors`, `active.safetensors` (every active feature) and `measurement.json`.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.measure import measure, versions
+from pellucid.attribution.trace import trace
+from pellucid.dictionaries.checkpoint import load_dictionaries
+from pellucid.models.load import load_model
+from pellucid.replacement.local import LocalReplacement
+from pellucid.replacement.model import ReplacementModel
+
+PACKAGES = ("pellucid", "torch", "transformers")
+UNCAPPED = 1 << 30
+
+
+def active_features(local: LocalReplacement) -> Tensor:
+    """(layer, position, index) of every active feature."""
+    return torch.cat(
+        [
+            torch.stack([torch.full_like(part.positions, layer), part.positions, part.features], 1)
+            for layer, part in enumerate(local.layers)
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--transcoders", type=Path, required=True)
+    parser.add_argument("--ids", required=True, help="comma-separated token ids")
+    parser.add_argument("--max-features", type=int, default=UNCAPPED)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    torch.set_num_threads(options.threads)
+    model = load_model(options.model)
+    dictionaries = load_dictionaries(options.transcoders)
+    ids = [int(token) for token in options.ids.split(",")]
+    graph, measurement = measure(
+        lambda: trace(model, ids, dictionaries, max_features=options.max_features, causal=False),
+        repeats=options.repeats,
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    graph.save(options.out / "graph.safetensors")
+    local = ReplacementModel(model, dictionaries).local(torch.tensor(ids))
+    save_file({"active": active_features(local).int()}, options.out / "active.safetensors")
+    record = asdict(measurement) | {"versions": versions(PACKAGES)}
+    (options.out / "measurement.json").write_text(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

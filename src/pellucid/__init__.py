@@ -1,0 +1,49 @@
+"""Pellucid makes language models see-through.
+
+`load_model` -> `train` or `load_dictionaries` -> `evaluate` -> `trace`. The names below are the
+public interface; they are imported when first used, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.api import load_dictionaries, load_model
+    from pellucid.attribution.trace import trace
+    from pellucid.evaluation import evaluate
+    from pellucid.graphs.graph import AttributionGraph
+    from pellucid.replacement.model import ReplacementModel
+    from pellucid.training import train
+
+__all__ = [
+    "AttributionGraph",
+    "ReplacementModel",
+    "evaluate",
+    "load_dictionaries",
+    "load_model",
+    "trace",
+    "train",
+]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AttributionGraph": "pellucid.graphs.graph",
+    "ReplacementModel": "pellucid.replacement.model",
+    "evaluate": "pellucid.evaluation",
+    "load_dictionaries": "pellucid.api",
+    "load_model": "pellucid.api",
+    "trace": "pellucid.attribution.trace",
+    "train": "pellucid.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

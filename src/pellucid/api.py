@@ -1,0 +1,66 @@
+"""Where the word "specimen" becomes the packaged model and its dictionaries.
+
+Layers below know nothing of each other; this one joins them. Text sources resolve the word
+themselves (`harvest.sources.open_text`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from pellucid.dictionaries.checkpoint import load_dictionaries as read_dictionaries
+from pellucid.dictionaries.dictionary_set import DictionarySet
+from pellucid.models.load import load_model as read_model
+from pellucid.models.model import LanguageModel
+from pellucid.specimen.packaged import model_path, transcoders_path
+
+SPECIMEN = "specimen"
+
+
+def load_model(
+    source: str | Path | nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **options: Any,
+) -> LanguageModel:
+    """A language model, ready to be read and edited.
+
+    Args:
+        source: a hub id, a local folder, a module, or "specimen" for the packaged model.
+        tokenizer: instead of the one beside the weights; for a module, None means ids only.
+        **options: `dtype`, `device`, `check` and `generic` of `pellucid.models.load.load_model`.
+
+    Raises:
+        ModelError: not found, unreadable, damaged, or of an unsupported family.
+        ConfigError: the device is not available.
+        ConformanceError: the model does not compute what its family's description says.
+    """
+    if isinstance(source, str) and source == SPECIMEN:
+        model = read_model(model_path(), tokenizer, **options)
+        model.name = SPECIMEN
+        return model
+    return read_model(source, tokenizer, **options)
+
+
+def load_dictionaries(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> DictionarySet:
+    """The dictionaries that `train` wrote, checked against their manifest.
+
+    Args:
+        source: a folder, a hub id, or "specimen" for the packaged transcoders.
+        device: where to put them.
+        dtype: of their parameters.
+
+    Raises:
+        CheckpointError: missing, truncated or altered.
+        DictionaryError: tensors that do not fit each other.
+    """
+    if isinstance(source, str) and source == SPECIMEN:
+        source = transcoders_path()
+    return read_dictionaries(source, device=device, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Attribution graphs of one prompt: linear pull-back, selection, causal check."""

@@ -1,0 +1,48 @@
+"""The command tree: which verbs there are."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from pellucid.cli import demo, evaluate, specimen, trace, train
+from pellucid.cli.run import verb
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from pellucid import __version__
+
+        typer.echo(f"pellucid {__version__}")
+        raise typer.Exit()
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """See-through language models: transcoders, replacement models, checked attribution graphs."""
+
+
+def build() -> Any:
+    """The command, callable with arguments."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    app.command("demo")(verb(demo.demo))
+    app.command("train")(verb(train.train))
+    app.command("eval")(verb(evaluate.evaluate))
+    app.command("trace")(verb(trace.trace))
+    group = typer.Typer(no_args_is_help=True)
+    group.callback()(specimen.group)
+    group.command("train")(verb(specimen.train))
+    group.command("sample")(verb(specimen.sample))
+    group.command("labels")(verb(specimen.labels))
+    app.add_typer(group, name="specimen")
+    return get_command(app)

@@ -1,0 +1,49 @@
+"""`pellucid eval`: how far the dictionaries can stand in for the model."""
+
+import time
+
+from pellucid.cli import options
+from pellucid.cli.run import Run
+
+
+def evaluate(
+    run: Run,
+    model: options.Model,
+    dictionaries: options.Dictionaries = None,
+    data: options.Data = None,
+    tokens: options.Tokens = 50_000,
+    layerwise: options.Layerwise = True,
+) -> None:
+    """Measure how far dictionaries stand in for the model.
+
+    Fidelity by layer, and predictions with the MLPs replaced, on held-out text, beside four
+    baselines: zero ablation, mean ablation, a linear map and a random dictionary. On the specimen
+    its tasks are measured too.
+    """
+    from pellucid import api
+    from pellucid.cli.tables import fidelity_table, prediction_tables, task_tables
+    from pellucid.evaluation import evaluate as measure
+
+    started = time.perf_counter()
+    dictionaries = options.or_specimen(dictionaries, model, "--dictionaries")
+    data = options.or_specimen(data, model, "--data")
+    loaded = api.load_model(model, device=run.device)
+    with run.stages() as on_progress:
+        evaluation = measure(
+            loaded,
+            api.load_dictionaries(dictionaries, device=run.device),
+            data,
+            tokens=tokens,
+            seed=run.seed,
+            layerwise=layerwise,
+            on_progress=on_progress,
+        )
+    run.report(
+        evaluation.to_json() | {"seconds": time.perf_counter() - started},
+        f"{evaluation.tokens:,} held-out tokens of {evaluation.documents:,} documents",
+        fidelity_table(evaluation.layers),
+        *prediction_tables(evaluation),
+        *task_tables(evaluation),
+    )
+    if not evaluation.baselines_fitted_apart:
+        run.remark("The text is too short to hold any of it out: baselines saw the same text.")

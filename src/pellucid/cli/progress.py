@@ -1,0 +1,68 @@
+"""Progress bars on standard error."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from pellucid.training import TrainProgress
+
+Counter = Callable[[int, int], None]
+"""Told how much is done and how much there is."""
+Stages = Callable[[str, float], None]
+"""Told the stage's name and the share of it that is done."""
+
+
+def _bar(console: Console, *columns: TextColumn | MofNCompleteColumn, shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not shown,
+    )
+
+
+@contextmanager
+def counting(console: Console, what: str, *, shown: bool) -> Iterator[Counter]:
+    """A bar that counts one kind of thing."""
+    with _bar(console, MofNCompleteColumn(), shown=shown) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training(console: Console, *, shown: bool) -> Iterator[Callable[["TrainProgress"], None]]:
+    """A bar over tokens, with the speed and the mean figures of all layers."""
+    figures = TextColumn("{task.fields[figures]}")
+    with _bar(console, TextColumn("{task.percentage:>3.0f}%"), figures, shown=shown) as bar:
+        task = bar.add_task("training", total=None, figures="")
+
+        def show(now: "TrainProgress") -> None:
+            mean = {
+                name: fmean(getattr(layer, name) for layer in now.layers)
+                for name in ("fvu", "l0", "dead")
+            }
+            bar.update(
+                task,
+                completed=now.tokens,
+                total=now.total_tokens,
+                figures=f"{now.tokens_per_second:,.0f} tokens/s, FVU {mean['fvu']:.3f}, "
+                f"L0 {mean['l0']:.1f}, dead {mean['dead']:.1%}",
+            )
+
+        yield show
+
+
+@contextmanager
+def staging(console: Console, *, shown: bool) -> Iterator[Stages]:
+    """A bar whose name is the stage at hand."""
+    with _bar(console, TextColumn("{task.percentage:>3.0f}%"), shown=shown) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda stage, share: bar.update(task, description=stage, completed=share)

@@ -1,0 +1,172 @@
+"""The abstract dictionary: sparse codes of one site that reconstruct the same or another site."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pellucid.core.errors import DictionaryError
+from pellucid.core.types import AnySite, SparseCodes
+from pellucid.dictionaries.activations import Activation
+from pellucid.kernels.dispatch import decode
+
+ACTIVATION_PREFIX = "activation_function."
+_BLOCK_VALUES = 2**23  # pre-activations held at once: 32 MiB in float32
+
+
+class Dictionary(nn.Module, ABC):
+    """A sparse linear dictionary between two sites of a model.
+
+    With W_enc [F, d_in], b_enc [F], W_dec [F, d_out], b_dec [d_out], and for some
+    W_skip [d_out, d_in] (the orientation of circuit-tracer):
+
+        codes  = activation(encoder_input(x) @ W_enc.T + b_enc)
+        output = codes @ W_dec + b_dec (+ x @ W_skip.T)
+
+    Parameters are frozen (training keeps its own and builds a dictionary at the end). Inputs are
+    converted to the dictionary's dtype; results have the dictionary's dtype.
+
+    Raises:
+        DictionaryError: shapes that do not fit each other, or the activation.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        W_enc: Float[Tensor, "F d_in"],
+        b_enc: Float[Tensor, " F"],
+        W_dec: Float[Tensor, "F d_out"],
+        b_dec: Float[Tensor, " d_out"],
+        W_skip: Float[Tensor, "d_out d_in"] | None = None,
+        activation: Activation,
+        read_site: AnySite,
+        write_site: AnySite,
+    ) -> None:
+        super().__init__()
+        _check_shapes(W_enc, b_enc, W_dec, b_dec, W_skip)
+        activation.check(W_enc.shape[0])
+        self.W_enc = nn.Parameter(W_enc, requires_grad=False)
+        self.b_enc = nn.Parameter(b_enc, requires_grad=False)
+        self.W_dec = nn.Parameter(W_dec, requires_grad=False)
+        self.b_dec = nn.Parameter(b_dec, requires_grad=False)
+        self.W_skip = None if W_skip is None else nn.Parameter(W_skip, requires_grad=False)
+        self.activation = activation
+        self.read_site = read_site
+        self.write_site = write_site
+        self._check_kind()
+
+    @property
+    def d_in(self) -> int:
+        """Width of what is read."""
+        return self.W_enc.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Width of what is written."""
+        return self.W_dec.shape[1]
+
+    @property
+    def num_features(self) -> int:
+        """How many features there are (F)."""
+        return self.W_enc.shape[0]
+
+    @abstractmethod
+    def encoder_input(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N d_in"]:
+        """What the encoder matrix multiplies: x itself, or x less the decoder's bias."""
+
+    @abstractmethod
+    def _check_kind(self) -> None:
+        """Raise `DictionaryError` where the parts do not suit this kind of dictionary."""
+
+    def pre_activations(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N F"]:
+        """Dense pre-activations (N x F values: mind the memory)."""
+        x = self.encoder_input(self._accept(x))
+        return nn.functional.linear(x, self.W_enc, self.b_enc)
+
+    def encode(self, x: Float[Tensor, "N d_in"]) -> SparseCodes:
+        """Feature activations of each row of x, computed by blocks of rows to bound memory."""
+        rows = max(1, _BLOCK_VALUES // self.num_features)
+        return _join([self.activation(self.pre_activations(part)) for part in x.split(rows)])
+
+    def decode(self, codes: SparseCodes) -> Float[Tensor, "N d_out"]:
+        """What the features and the bias write: sum of a_i W_dec[i], plus b_dec; no skip path."""
+        if codes.num_features != self.num_features:
+            raise DictionaryError(
+                f"codes of {codes.num_features} features cannot be decoded by a dictionary of "
+                f"{self.num_features}; use the dictionary that made them"
+            )
+        return decode(codes.values.to(self.W_dec.dtype), codes.indices, self.W_dec) + self.b_dec
+
+    def skip(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N d_out"] | None:
+        """The linear path beside the features, x @ W_skip.T; None for a dictionary without one."""
+        return None if self.W_skip is None else nn.functional.linear(self._accept(x), self.W_skip)
+
+    def forward(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N d_out"]:
+        """The whole reconstruction, skip path included."""
+        output = self.decode(self.encode(x))
+        linear = self.skip(x)
+        return output if linear is None else output + linear
+
+    def encoder_rows(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
+        """Encoder directions of the given features."""
+        return self.W_enc[indices]
+
+    def decoder_rows(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n d_out"]:
+        """Decoder directions of the given features."""
+        return self.W_dec[indices]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by the name it is saved under (see `checkpoint`)."""
+        tensors = {name: getattr(self, name) for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
+        if self.W_skip is not None:
+            tensors["W_skip"] = self.W_skip
+        return tensors | {ACTIVATION_PREFIX + n: t for n, t in self.activation.tensors().items()}
+
+    def _accept(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N d_in"]:
+        """The input in the dictionary's dtype, once its width is right."""
+        if x.shape[-1] != self.d_in:
+            raise DictionaryError(
+                f"the input has width {x.shape[-1]} but the dictionary reads width {self.d_in}; "
+                "check that the dictionary belongs to this model and site"
+            )
+        return x.to(self.W_enc.dtype)
+
+
+def _join(parts: Sequence[SparseCodes]) -> SparseCodes:
+    """The codes of consecutive rows as one, padded to the widest part."""
+    width = max(part.values.shape[1] for part in parts)
+    padded = [
+        [nn.functional.pad(codes, (0, width - codes.shape[1])) for codes in (p.values, p.indices)]
+        for p in parts
+    ]
+    values, indices = (torch.cat(column) for column in zip(*padded, strict=True))
+    return SparseCodes(values, indices, parts[0].num_features)
+
+
+def _check_shapes(
+    W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, W_skip: Tensor | None
+) -> None:
+    if W_enc.ndim != 2 or W_dec.ndim != 2:
+        raise DictionaryError(
+            f"W_enc has shape {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; both must be "
+            "matrices with one row a feature"
+        )
+    (num_features, d_in), d_out = W_enc.shape, W_dec.shape[1]
+    expected = [
+        ("W_dec", W_dec, (num_features, d_out)),
+        ("b_enc", b_enc, (num_features,)),
+        ("b_dec", b_dec, (d_out,)),
+    ]
+    if W_skip is not None:
+        expected.append(("W_skip", W_skip, (d_out, d_in)))
+    for name, tensor, shape in expected:
+        if tuple(tensor.shape) != shape:
+            raise DictionaryError(
+                f"{name} has shape {tuple(tensor.shape)} where the other tensors ask for {shape}; "
+                "they belong to different dictionaries"
+            )

@@ -1,0 +1,1 @@
+"""Foreign graph formats, one module each."""

@@ -1,0 +1,1 @@
+"""Text in, activations out: sources of documents, rows of tokens, shuffled live activations."""

@@ -1,0 +1,139 @@
+"""How well dictionaries reconstruct harvested activations: one definition for every report.
+
+FVU is the streaming global ratio sum e^2 / sum (y - mean y)^2 over all the tokens measured: y the
+target, e what the reconstruction misses, the mean taken per coordinate over the same tokens. It
+shows a wrong mean, and does not depend on how the tokens were batched.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pellucid.core.errors import DataError
+from pellucid.core.types import AnySite
+from pellucid.dictionaries.base import Dictionary
+from pellucid.harvest.live import ActivationBatch
+
+
+@dataclass(slots=True, kw_only=True)
+class ErrorTotals:
+    """Sums over tokens that FVU is made of, in float64; those of two sets of tokens add up."""
+
+    tokens: int
+    error: float
+    target: Float[Tensor, " D"]
+    target_square: float
+
+    @classmethod
+    def of(cls, target: Float[Tensor, "N D"], squared_error: float) -> "ErrorTotals":
+        """The sums of one batch whose reconstruction misses by `squared_error` in all."""
+        target = target.double()
+        return cls(
+            tokens=len(target),
+            error=squared_error,
+            target=target.sum(dim=0),
+            target_square=float(target.square().sum()),
+        )
+
+    def __add__(self, other: "ErrorTotals") -> "ErrorTotals":
+        return ErrorTotals(
+            tokens=self.tokens + other.tokens,
+            error=self.error + other.error,
+            target=self.target + other.target,
+            target_square=self.target_square + other.target_square,
+        )
+
+    @property
+    def fvu(self) -> float:
+        """Fraction of variance unexplained.
+
+        Raises:
+            DataError: the target does not vary.
+        """
+        variance = self.target_square - float(self.target.square().sum()) / self.tokens
+        if variance <= 0:
+            raise DataError(
+                f"what the dictionary should write is the same at all {self.tokens} tokens "
+                "measured; measure on more text, or check the site"
+            )
+        return self.error / variance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFidelity:
+    """What one dictionary achieves.
+
+    Attributes:
+        layer: its layer.
+        fvu: fraction of variance unexplained.
+        l0: mean number of active features a token.
+        dead: share of features that no token measured makes active.
+    """
+
+    layer: int
+    fvu: float
+    l0: float
+    dead: float
+
+    def to_json(self) -> dict[str, int | float]:
+        """Its plain form."""
+        return asdict(self)
+
+
+class _LayerMeter:
+    """The sums of one dictionary over the batches seen."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self._dictionary = dictionary
+        self._totals: ErrorTotals | None = None
+        self._active = 0
+        self._fired: Bool[Tensor, " F"] = torch.zeros(dictionary.num_features, dtype=torch.bool)
+
+    def add(self, values: Mapping[AnySite, Float[Tensor, "N D"]]) -> None:
+        x, y = values[self._dictionary.read_site], values[self._dictionary.write_site]
+        codes = self._dictionary.encode(x)
+        output = self._dictionary.decode(codes)
+        linear = self._dictionary.skip(x)
+        error = y - (output if linear is None else output + linear)
+        totals = ErrorTotals.of(y, float(error.double().square().sum()))
+        self._totals = totals if self._totals is None else self._totals + totals
+        active = codes.values != 0
+        self._active += int(active.sum())
+        self._fired[codes.indices[active].cpu()] = True
+
+    def result(self, layer: int) -> LayerFidelity:
+        assert self._totals is not None
+        return LayerFidelity(
+            layer=layer,
+            fvu=self._totals.fvu,
+            l0=self._active / self._totals.tokens,
+            dead=1 - int(self._fired.sum()) / len(self._fired),
+        )
+
+
+@torch.no_grad()
+def measure_dictionaries(
+    dictionaries: Mapping[int, Dictionary], stream: Iterable[ActivationBatch], *, tokens: int
+) -> list[LayerFidelity]:
+    """FVU, L0 and dead share of every dictionary, by layer, on the first `tokens` tokens or more.
+
+    Args:
+        dictionaries: by layer; the stream must carry their sites.
+        stream: activations, such as an `ActivationStream` over held-out text.
+        tokens: how many to measure on; whole batches are used.
+
+    Raises:
+        DataError: a target that does not vary.
+    """
+    meters = {layer: _LayerMeter(dictionary) for layer, dictionary in dictionaries.items()}
+    seen = 0
+    for batch in stream:
+        for meter in meters.values():
+            meter.add(batch.values)
+        seen += len(batch.tokens)
+        if seen >= tokens:
+            break
+    return [meters[layer].result(layer) for layer in sorted(meters)]

@@ -1,0 +1,171 @@
+"""One forward pass, with everything nonlinear in it kept: attention patterns and norm scales.
+
+With these held fixed, and each MLP's output taken as given, the model is an affine map of its
+residual stream. `freeze` records them; `frozen_taps` makes the real modules compute with them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pellucid.core.types import Site
+from pellucid.models.linear import AttentionWeights, BlockLinear, NormWeights
+from pellucid.models.model import LanguageModel
+from pellucid.models.taps import TapCall, TapFunction, TapPoint
+
+Taps = list[tuple[TapPoint | Site, TapFunction]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenLayer:
+    """What one block computed. S positions, H heads, d model width.
+
+    Scales are the reciprocal rms or standard deviation of each norm, None where there is none.
+    """
+
+    block: BlockLinear
+    pattern: Float[Tensor, "H S S"]
+    attn_scale: Float[Tensor, "S 1"] | None
+    attn_post_scale: Float[Tensor, "S 1"] | None
+    mlp_scale: Float[Tensor, "S 1"] | None
+    mlp_in: Float[Tensor, "S d"]
+    mlp_out: Float[Tensor, "S d"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenRun:
+    """A forward pass over one prompt, frozen.
+
+    `logits` are the unembedding's own output at every position, before any softcap;
+    `probabilities` are the model's next-token probabilities at the last position.
+    """
+
+    model: LanguageModel
+    ids: Int[Tensor, " S"]
+    embed: Float[Tensor, "S d"]
+    layers: tuple[FrozenLayer, ...]
+    final_norm: NormWeights
+    final_scale: Float[Tensor, "S 1"]
+    logits: Float[Tensor, "S V"]
+    probabilities: Float[Tensor, " V"]
+
+
+@torch.no_grad()
+def freeze(model: LanguageModel, ids: Int[Tensor, " S"]) -> FrozenRun:
+    """Run the prompt once and record what the frozen model needs."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> TapFunction:
+        def record(value: Tensor, _call: TapCall) -> None:
+            kept[name] = value[0].clone()
+
+        return record
+
+    def keep_pattern(name: str) -> TapFunction:
+        def record(_value: Tensor, call: TapCall) -> None:
+            kept[name] = call.outputs[1][0].clone()
+
+        return record
+
+    def keep_scale(name: str, norm: NormWeights) -> TapFunction:
+        def record(_value: Tensor, call: TapCall) -> None:
+            kept[name] = norm.scale(call.input)[0].clone()
+
+        return record
+
+    blocks = [model.block(layer) for layer in range(model.n_layers)]
+    final_norm = model.final_norm()
+    taps: Taps = [
+        (Site("embed"), keep("embed")),
+        (model.unembedding_point(), keep("logits")),
+        (TapPoint(final_norm.path, "output"), keep_scale("final", final_norm)),
+    ]
+    for layer, block in enumerate(blocks):
+        taps += [
+            (model.attention_pattern_point(layer), keep_pattern(f"pattern{layer}")),
+            (Site("mlp_in", layer), keep(f"mlp_in{layer}")),
+            (Site("mlp_out", layer), keep(f"mlp_out{layer}")),
+        ]
+        for name, norm in _linear_norms(block):
+            taps.append((TapPoint(norm.path, "output"), keep_scale(f"{name}{layer}", norm)))
+    with model.tapped(taps):
+        output = model.logits(ids[None])
+    layers = tuple(
+        FrozenLayer(
+            block=block,
+            pattern=kept[f"pattern{layer}"],
+            attn_scale=kept.get(f"attn{layer}"),
+            attn_post_scale=kept.get(f"attn_post{layer}"),
+            mlp_scale=kept.get(f"mlp{layer}"),
+            mlp_in=kept[f"mlp_in{layer}"],
+            mlp_out=kept[f"mlp_out{layer}"],
+        )
+        for layer, block in enumerate(blocks)
+    )
+    return FrozenRun(
+        model=model,
+        ids=ids,
+        embed=kept["embed"],
+        layers=layers,
+        final_norm=final_norm,
+        final_scale=kept["final"],
+        logits=kept["logits"],
+        probabilities=output[0, -1].softmax(dim=-1),
+    )
+
+
+def _linear_norms(block: BlockLinear) -> Sequence[tuple[str, NormWeights]]:
+    """The norms the frozen map passes through (an MLP's post-norm lies inside its output)."""
+    named = (
+        ("attn", block.attn_norm),
+        ("attn_post", block.attn_post_norm),
+        ("mlp", block.mlp_norm),
+    )
+    return [(name, norm) for name, norm in named if norm is not None]
+
+
+def attention_taps(run: FrozenRun) -> Taps:
+    """Taps that make every attention module use the recorded pattern on its current values."""
+    return [
+        (
+            TapPoint(layer.block.attention.path, "output"),
+            partial(_frozen_attention, weights=layer.block.attention, pattern=layer.pattern),
+        )
+        for layer in run.layers
+    ]
+
+
+def norm_taps(run: FrozenRun) -> Taps:
+    """Taps that make every norm use its recorded scale."""
+    norms = [(run.final_norm, run.final_scale)]
+    for layer in run.layers:
+        block = layer.block
+        norms += [
+            (norm, scale)
+            for norm, scale in (
+                (block.attn_norm, layer.attn_scale),
+                (block.attn_post_norm, layer.attn_post_scale),
+                (block.mlp_norm, layer.mlp_scale),
+            )
+            if norm is not None and scale is not None
+        ]
+    return [
+        (TapPoint(norm.path, "output"), partial(_frozen_norm, norm=norm, scale=scale))
+        for norm, scale in norms
+    ]
+
+
+def _frozen_norm(
+    _value: Tensor, call: TapCall, *, norm: NormWeights, scale: Float[Tensor, "S 1"]
+) -> Tensor:
+    return norm.apply(call.input, scale)
+
+
+def _frozen_attention(
+    value: Tensor, call: TapCall, *, weights: AttentionWeights, pattern: Float[Tensor, "H S S"]
+) -> Tensor:
+    return weights.apply(call.input, pattern[None]).to(value.dtype)

@@ -1,0 +1,61 @@
+"""The replacement model: every layer's MLP computed by its dictionary."""
+
+from collections.abc import Collection
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pellucid.core.errors import ConfigError
+from pellucid.dictionaries.dictionary_set import DictionarySet
+from pellucid.models.model import LanguageModel
+from pellucid.replacement.freeze import freeze
+from pellucid.replacement.local import LocalReplacement, decompose
+from pellucid.replacement.splice import replaced_logits
+
+
+class ReplacementModel:
+    """A language model composed with transcoders that stand in for its MLPs.
+
+    `logits` forces the computation through the sparse features: no error term. `local` keeps the
+    error of one prompt and freezes attention and norms, which is what attribution works on.
+
+    Args:
+        model: the language model.
+        dictionaries: transcoders, one a layer.
+
+    Raises:
+        DictionaryError: the dictionaries belong to another model or have another width.
+    """
+
+    def __init__(self, model: LanguageModel, dictionaries: DictionarySet) -> None:
+        dictionaries.check_model(model, every_layer=False)
+        self.model = model
+        self.dictionaries = dictionaries
+
+    def logits(
+        self,
+        ids: Int[Tensor, "B S"],
+        mask: Bool[Tensor, "B S"] | None = None,
+        layers: Collection[int] | None = None,
+    ) -> Float[Tensor, "B S V"]:
+        """Logits with the MLPs of `layers` replaced (default: of every layer that has one).
+
+        Raises:
+            ConfigError: `layers` names a layer without a dictionary.
+        """
+        chosen = self.dictionaries.layers if layers is None else sorted(layers)
+        missing = sorted(set(chosen) - set(self.dictionaries.layers))
+        if missing:
+            raise ConfigError(
+                f"layer {missing[0]} has no dictionary; layers with one: {self.dictionaries.layers}"
+            )
+        functions = {layer: self.dictionaries[layer] for layer in chosen}
+        return replaced_logits(self.model, functions, ids, mask)
+
+    def local(self, ids: Int[Tensor, " S"]) -> LocalReplacement:
+        """The local replacement model of one prompt.
+
+        Raises:
+            DictionaryError: a layer has no transcoder.
+        """
+        return decompose(freeze(self.model, ids), self.dictionaries)

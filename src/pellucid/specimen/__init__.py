@@ -1,0 +1,1 @@
+"""The specimen: a small language model trained on an annotated procedural corpus."""

@@ -1,0 +1,1 @@
+"""One module a task: its tables, its grammar and `document(rng, split)`."""

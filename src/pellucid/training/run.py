@@ -1,0 +1,173 @@
+"""A run between two steps: the stream, every layer's training, and how to save and go on."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.core.config import config_to_dict
+from pellucid.dictionaries.base import Dictionary
+from pellucid.harvest.live import ActivationBatch, ActivationStream
+from pellucid.harvest.rows import TokenRows
+from pellucid.harvest.text import TextSource
+from pellucid.models.model import LanguageModel
+from pellucid.training.config import TrainConfig
+from pellucid.training.layer import LayerTraining
+from pellucid.training.run_checkpoint import RunCheckpoint
+from pellucid.training.sites import LayerSites
+from pellucid.training.step import StepMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything that, with a model and a text, decides the result of a run.
+
+    Attributes:
+        config: of every dictionary.
+        total_tokens: how many to train on.
+        sites: by layer.
+        context_length: tokens of text the model reads at once.
+        fill_batches: batches shuffled together.
+        autocast: whether the model's forward runs in bfloat16.
+    """
+
+    config: TrainConfig
+    total_tokens: int
+    sites: dict[int, LayerSites]
+    context_length: int
+    fill_batches: int
+    autocast: bool
+
+    @property
+    def total_steps(self) -> int:
+        """How many whole batches the tokens make."""
+        return max(1, self.total_tokens // self.config.batch_tokens)
+
+    def stream(self, model: LanguageModel, source: TextSource) -> ActivationStream:
+        """The activations of every layer's sites on a text."""
+        return ActivationStream(
+            model,
+            TokenRows(source, model, length=self.context_length),
+            [site for pair in self.sites.values() for site in pair],
+            batch_tokens=self.config.batch_tokens,
+            fill_batches=self.fill_batches,
+            seed=self.config.seed,
+            autocast=self.autocast,
+        )
+
+    def identity(self, model: LanguageModel, source: TextSource) -> dict[str, Any]:
+        """What must be equal for two runs to be the same, by name; JSON-able."""
+        return config_to_dict(self.config) | {
+            "tokens": self.total_tokens,
+            "sites": {str(layer): list(map(str, pair)) for layer, pair in self.sites.items()},
+            "context_length": self.context_length,
+            "fill_batches": self.fill_batches,
+            "forward_precision": "bfloat16" if self.autocast else "float32",
+            "model": model.fingerprint(),
+            "text": source.fingerprint,
+        }
+
+
+class Run:
+    """Trains a dictionary for every layer on one stream of activations.
+
+    Args:
+        plan: what to do.
+        model: whose activations.
+        source: the text to train on.
+
+    Raises:
+        ConfigError: the model cannot read text as the plan asks.
+        DataError: the text has nothing to learn from.
+    """
+
+    def __init__(self, plan: RunPlan, model: LanguageModel, source: TextSource) -> None:
+        self.plan = plan
+        self.identity = plan.identity(model, source)
+        self.steps = 0
+        self.seconds = 0.0
+        self.stream = plan.stream(model, source)
+        self._device = model.device
+        self._layers: dict[int, LayerTraining] = {}
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the run has trained on."""
+        return self.steps * self.plan.config.batch_tokens
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The rate of harvesting and training together, over the whole run."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def advance(self) -> dict[int, StepMetrics]:
+        """Train every layer on the next batch.
+
+        Raises:
+            DataError: activations that nothing can be learned from.
+            DictionaryError: a loss is not finite.
+        """
+        began = time.perf_counter()
+        batch = next(self.stream)
+        if not self._layers:
+            self._layers = {layer: self._start(layer, batch) for layer in self.plan.sites}
+        values = batch.values
+        metrics = {
+            layer: training.step(values[training.read_site], values[training.write_site])
+            for layer, training in self._layers.items()
+        }
+        self.steps += 1
+        self.seconds += time.perf_counter() - began
+        return metrics
+
+    def dictionaries(self) -> dict[int, Dictionary]:
+        """The dictionaries as trained so far, by layer."""
+        return {layer: training.dictionary() for layer, training in self._layers.items()}
+
+    def checkpoint(self) -> RunCheckpoint:
+        """All that `restore` needs."""
+        return RunCheckpoint(
+            tokens=self.tokens,
+            identity=self.identity,
+            state={
+                "steps": self.steps,
+                "seconds": self.seconds,
+                "stream": self.stream.state_dict(),
+            },
+            tensors={f"layer_{layer}": part.tensors() for layer, part in self._layers.items()},
+        )
+
+    def restore(self, checkpoint: RunCheckpoint) -> None:
+        """Go on from a checkpoint of a run with the same identity."""
+        self.steps, self.seconds = checkpoint.state["steps"], checkpoint.state["seconds"]
+        self.stream.load_state_dict(checkpoint.state["stream"])
+        self._layers = {
+            layer: self._restored(layer, checkpoint.tensors[f"layer_{layer}"])
+            for layer in self.plan.sites
+        }
+
+    def _start(self, layer: int, batch: ActivationBatch) -> LayerTraining:
+        sites = self.plan.sites[layer]
+        generator = torch.Generator().manual_seed(self.plan.config.seed * 10_007 + layer)
+        return LayerTraining.start(
+            self.plan.config,
+            batch.values[sites.read],
+            batch.values[sites.write],
+            read_site=sites.read,
+            write_site=sites.write,
+            total_tokens=self.plan.total_tokens,
+            generator=generator,
+        )
+
+    def _restored(self, layer: int, tensors: Mapping[str, Tensor]) -> LayerTraining:
+        sites = self.plan.sites[layer]
+        return LayerTraining.restore(
+            self.plan.config,
+            {name: tensor.to(self._device) for name, tensor in tensors.items()},
+            read_site=sites.read,
+            write_site=sites.write,
+            total_tokens=self.plan.total_tokens,
+        )

@@ -1,0 +1,112 @@
+"""The activation stream: the right values, nothing special, resumable at every batch."""
+
+from collections import Counter
+from itertools import cycle, islice
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid.core.errors import ConfigError, SiteError
+from pellucid.core.types import ModuleSite, Site
+from pellucid.harvest.live import ActivationBatch, ActivationStream, site_widths, tokens_to_shuffle
+from pellucid.harvest.rows import TokenRows
+from pellucid.harvest.text import TextList
+from pellucid.models.load import load_model
+from support.tiny_models import tiny_model, word_tokenizer
+from support.word_text import word_documents
+
+TOKENIZER = word_tokenizer()
+MODEL = load_model(tiny_model("llama", tokenizer=TOKENIZER), TOKENIZER)
+DOCUMENTS = word_documents(40, longest=30)
+SITES = [Site("mlp_in", 0), Site("mlp_out", 0), Site("resid_post", 1)]
+
+
+def stream_of(documents: list[str] = DOCUMENTS, **options) -> ActivationStream:
+    options = {"batch_tokens": 32, "fill_batches": 6, "seed": 5} | options
+    return ActivationStream(
+        MODEL, TokenRows(TextList(documents), MODEL, length=20), SITES, **options
+    )
+
+
+def same(a: ActivationBatch, b: ActivationBatch) -> bool:
+    return a.tokens.equal(b.tokens) and all(a.values[s].equal(b.values[s]) for s in SITES)
+
+
+def test_every_value_is_the_models_own_on_the_row_alone() -> None:
+    documents = ["w4 w5 w6 w7", "w8 w9", "w10 w11 w12"]
+    expected = {}
+    for text in documents:
+        ids = MODEL.encode(text)
+        values = MODEL.activations(ids[None], SITES)
+        expected |= {int(t): [values[s][0, i] for s in SITES] for i, t in enumerate(ids)}
+    seen = set()
+    for batch in islice(stream_of(documents, batch_tokens=4, fill_batches=2), 4):
+        for row, token in enumerate(batch.tokens.tolist()):
+            seen.add(token)
+            for site, value in zip(SITES, expected[token], strict=True):
+                torch.testing.assert_close(batch.values[site][row], value, rtol=1e-5, atol=1e-5)
+    assert seen == set(expected) - {TOKENIZER.bos_token_id}
+
+
+@pytest.mark.parametrize("fill", [7, 61, 500])
+def test_fill_after_fill_gives_the_text_with_no_token_lost_or_special(fill: int) -> None:
+    text = [token for document in DOCUMENTS for token in TOKENIZER.encode(document)]
+    endless = cycle(text)
+    stream = stream_of(batch_tokens=fill, fill_batches=1)
+    for _ in range(len(text) // fill + 2):
+        assert Counter(next(stream).tokens.tolist()) == Counter(islice(endless, fill))
+    assert not set(text) & set(TOKENIZER.all_special_ids)
+
+
+def test_special_tokens_in_the_text_are_left_out() -> None:
+    batch = next(stream_of(["w4 <eos> w5 <pad> w6 <bos> w7"], batch_tokens=4, fill_batches=1))
+    assert sorted(batch.tokens.tolist()) == TOKENIZER.convert_tokens_to_ids(
+        ["w4", "w5", "w6", "w7"]
+    )
+
+
+@settings(max_examples=12, deadline=None)
+@given(offset=st.integers(0, 40), fill=st.sampled_from([1, 3, 11]))
+def test_resuming_at_any_batch_is_bit_exact(offset: int, fill: int) -> None:
+    stream, again = stream_of(fill_batches=fill), stream_of(fill_batches=fill)
+    for _ in range(offset):
+        next(stream)
+    again.load_state_dict(stream.state_dict())
+    assert again.state_dict() == stream.state_dict()
+    for left, right in islice(zip(stream, again, strict=False), 15):
+        assert same(left, right)
+
+
+def test_the_seed_decides_the_order() -> None:
+    assert same(next(stream_of()), next(stream_of()))
+    assert not same(next(stream_of()), next(stream_of(seed=6)))
+
+
+def test_a_fill_is_shuffled_across_documents() -> None:
+    documents = [" ".join([f"w{4 + number}"] * 10) for number in range(20)]
+    batch = next(stream_of(documents, batch_tokens=50, fill_batches=4))
+    assert len(batch.tokens.unique()) > 12
+
+
+def test_bfloat16_forward_gives_float32_near_the_exact_values() -> None:
+    exact, reduced = next(stream_of()), next(stream_of(autocast=True))
+    for site in SITES:
+        assert reduced.values[site].dtype == torch.float32
+        error = (reduced.values[site] - exact.values[site]).norm() / exact.values[site].norm()
+        assert 0 < error < 0.02
+
+
+def test_widths_and_buffer_sizes() -> None:
+    wide = ModuleSite("model.layers.0.mlp.down_proj", "input")
+    assert site_widths(MODEL, [SITES[0], wide]) == {SITES[0]: 32, wide: 48}
+    assert tokens_to_shuffle([768] * 24) == (1 << 29) // (4 * 768 * 24)
+    assert tokens_to_shuffle([8]) == 1 << 17
+
+
+def test_bad_sites_and_sizes_are_refused() -> None:
+    with pytest.raises(SiteError, match="9"):
+        site_widths(MODEL, [Site("mlp_in", 9)])
+    with pytest.raises(ConfigError, match="batch_tokens is 0"):
+        stream_of(batch_tokens=0)

@@ -39,7 +39,9 @@ def embedded(graph: AttributionGraph) -> np.ndarray:
 
 
 def set_slider(page: Page, value: int) -> None:
+    """Move the slider and wait for the page to have drawn: it draws once a frame."""
     page.locator("#threshold").fill(str(value))
+    page.evaluate("new Promise((done) => requestAnimationFrame(done))")
 
 
 def strongest_inputs(graph: AttributionGraph, node: int) -> list[tuple[int, float]]:

@@ -76,7 +76,7 @@ def test_a_wrong_encoder_is_named(
 
 def test_a_decoder_that_forgets_its_bias_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     dictionary = random_dictionary()
-    monkeypatch.setattr(dictionary, "decode", lambda codes: codes.dense() @ dictionary.W_dec)
+    monkeypatch.setattr(dictionary, "decode", lambda codes, _: codes.dense() @ dictionary.W_dec)
     with pytest.raises(DictionaryError, match="decoding is linear in codes"):
         check_dictionary(dictionary)
 

@@ -11,28 +11,34 @@ import torch
 
 from pellucid.attribution.linearise import LinearModel, linearise
 from pellucid.attribution.measure import frozen_taps
-from pellucid.attribution.sweep import SourceTable, attribution_rows
-from pellucid.attribution.targets import concatenate, feature_targets, logit_targets
+from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.explain import TopLogits, explained
+from pellucid.attribution.sweep import attribution_rows
+from pellucid.attribution.targets import concatenate, feature_targets
 from pellucid.core.types import Site
 from pellucid.models.load import load_model
-from pellucid.replacement.model import ReplacementModel
-from support.tiny_dictionaries import relu, tiny_transcoders
+from pellucid.replacement.local import local_replacement
+from support.tiny_dictionaries import BASES, relu, tiny_basis
 from support.tiny_models import FAMILIES, tiny_model, word_tokenizer
 
 PROMPT = [11, 42, 7, 42, 30]
+Source = dict[Site, tuple[int, torch.Tensor]]
 
 
-def linear_model(family: str, *, dtype: torch.dtype, skip: bool, dense: bool) -> LinearModel:
+def linear_model(
+    family: str, *, dtype: torch.dtype, basis: str = "plt", dense: bool = False
+) -> LinearModel:
     model = load_model(tiny_model(family, dtype=dtype), word_tokenizer())
-    dictionaries = tiny_transcoders(model, skip=skip, activation=relu() if dense else None)
-    return linearise(ReplacementModel(model, dictionaries).local(model.encode_ids(PROMPT)))
+    dictionaries, missing = tiny_basis(model, basis, relu() if dense else None)
+    return linearise(local_replacement(model, model.encode_ids(PROMPT), dictionaries, missing))
 
 
 def all_targets(linear: LinearModel):
-    logits = logit_targets(linear, max_logits=4, probability_mass=1.0)
+    last = len(PROMPT)  # a special token comes first
+    logits = explained(linear, [TopLogits(max_logits=4, probability_mass=1.0)], last)
     parts = [logits.targets]
     for layer, local in enumerate(linear.local.layers):
-        parts.append(feature_targets(linear, layer, torch.arange(len(local.features))))
+        parts.append(feature_targets(linear, layer, torch.arange(len(local.active))))
     return logits, concatenate(parts)
 
 
@@ -45,58 +51,63 @@ def swept_matrix(linear: LinearModel) -> torch.Tensor:
     return matrix
 
 
+def all_sources(linear: LinearModel) -> list[Source]:
+    """What every feature, error and token writes, and where, in column order."""
+    local, sources = linear.local, []
+    for layer, part in enumerate(local.layers):
+        active = part.active
+        written = {site: active.written(slot) for slot, site in local.slots(layer).items()}
+        for position in range(len(local.run.ids)):
+            for i in (active.positions == position).nonzero().squeeze(1).tolist():
+                sources.append({site: (position, rows[i]) for site, rows in written.items()})
+            sources.append({part.write_site: (position, part.error[position])})
+    embedding = local.run.model.token_embedding(local.run.ids)
+    return sources + [{Site("embed"): (p, vector)} for p, vector in enumerate(embedding)]
+
+
 def oracle_matrix(linear: LinearModel) -> torch.Tensor:
     """Effects of all features, errors and tokens, in column order, on all targets."""
-    local, model = linear.local, linear.local.run.model
-    n_positions = len(local.run.ids)
-    sources: list[tuple[Site, int, torch.Tensor]] = []
-    for layer, block in enumerate(linear.blocks):
-        dictionary, part = local.dictionaries[layer], local.layers[layer]
-        for position in range(n_positions):
-            here = part.positions == position
-            for feature, value in zip(part.features[here], part.activations[here], strict=True):
-                vector = dictionary.W_dec[feature] * value
-                sources.append((Site("mlp_out", layer), position, vector))
-            sources.append((Site("mlp_out", layer), position, part.error[position]))
-        assert len(block.written) == n_positions
-    embedding = model.token_embedding(local.run.ids)
-    sources += [(Site("embed"), position, embedding[position]) for position in range(n_positions)]
-
     logits, _ = all_targets(linear)
-    values = frozen_values(linear, sources, logits.tokens)
+    values = frozen_values(linear, all_sources(linear), logits.index)
     return (values[1:] - values[0]).T
 
 
-def frozen_values(linear, sources, tokens) -> torch.Tensor:
+def adding(sources: list[Source], site: Site):
+    """A tap that adds, in row i + 1, what source i writes to the site."""
+    mine = [(i + 1, *source[site]) for i, source in enumerate(sources) if site in source]
+
+    def add(value, _call):
+        changed = value.clone()
+        for row, position, vector in mine:
+            changed[row, position] += vector
+        return changed
+
+    return add
+
+
+def frozen_values(linear: LinearModel, sources: list[Source], tokens: list[int]) -> torch.Tensor:
     """Target values with nothing added (row 0) and with each source added once."""
     local, model = linear.local, linear.local.run.model
     rows = len(sources) + 1
-    taps = frozen_taps(local)
-    for site in dict.fromkeys(site for site, _, _ in sources):
-        mine = [(i + 1, p, v) for i, (s, p, v) in enumerate(sources) if s == site]
-
-        def add(value, _call, mine=mine):
-            changed = value.clone()
-            for row, position, vector in mine:
-                changed[row, position] += vector
-            return changed
-
-        taps.append((site, add))
     read: dict[int, torch.Tensor] = {}
-    for layer in range(model.n_layers):
+    embed = Site("embed")  # the very place of resid_pre@0: written before anything reads it
+    taps = [(embed, adding(sources, embed))]
+    for layer, part in enumerate(local.layers):
 
         def keep(value, _call, layer=layer):
             read[layer] = value.clone()
 
-        taps.append((Site("mlp_in", layer), keep))
+        taps.append((part.read_site, keep))
+    taps += frozen_taps(local)
+    sites = dict.fromkeys(site for source in sources for site in source if site != embed)
+    taps += [(site, adding(sources, site)) for site in sites]
     with model.tapped(taps):
         output = model.forward(local.run.ids.expand(rows, -1)).logits
     logits = uncapped(model, output)[:, -1]
     columns = [logits[:, tokens] - logits.mean(1, keepdim=True)]
     for layer, part in enumerate(local.layers):
-        dictionary = local.dictionaries[layer]
-        encoder = dictionary.W_enc[part.features]
-        columns.append(torch.einsum("bnd,nd->bn", read[layer][:, part.positions], encoder))
+        vectors, _ = part.active.read(torch.arange(len(part.active)))
+        columns.append(torch.einsum("bnd,nd->bn", read[layer][:, part.active.positions], vectors))
     return torch.cat(columns, dim=1)
 
 
@@ -105,38 +116,47 @@ def uncapped(model, logits: torch.Tensor) -> torch.Tensor:
     return logits if cap is None else cap * torch.atanh(logits / cap)
 
 
-@pytest.mark.parametrize("skip", [False, True], ids=["plt", "skip"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_rows_equal_perturbations_under_the_full_freeze(family, skip):
-    linear = linear_model(family, dtype=torch.float64, skip=skip, dense=False)
+PARALLEL = ("gpt_neox",)
+
+
+def bases_of(family: str) -> list[str]:
+    return [basis for basis in BASES if not (basis == "clt-mid" and family in PARALLEL)]
+
+
+CASES = [(family, basis) for family in FAMILIES for basis in bases_of(family)]
+
+
+@pytest.mark.parametrize(("family", "basis"), CASES)
+def test_rows_equal_perturbations_and_sum_to_their_targets(family, basis):
+    linear = linear_model(family, dtype=torch.float64, basis=basis)
     swept = swept_matrix(linear)
     expected = oracle_matrix(linear)
     ours = swept[:, : expected.shape[1]]
     scale = expected.abs().amax(dim=1, keepdim=True)
-    assert float(((ours - expected).abs() / scale).max()) <= 1e-6
     assert (scale > 0).all()
+    assert float(((ours - expected).abs() / scale).max()) <= 1e-6
+    value = all_targets(linear)[1].value
+    assert float(((swept.sum(dim=1) - value).abs() / swept.abs().sum(dim=1)).max()) <= 1e-9
 
 
+@pytest.mark.parametrize("basis", ["plt", "clt", "mixed"])
+def test_rows_sum_to_their_targets_in_float32(basis):
+    linear = linear_model("qwen3", dtype=torch.float32, basis=basis)
+    value = all_targets(linear)[1].value
+    assert float(((swept_matrix(linear).sum(dim=1) - value).abs() / value.abs()).max()) <= 1e-4
+
+
+@pytest.mark.parametrize("basis", ["skip", "clt", "sae", "mixed"])
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])
-def test_rows_hold_when_positions_have_different_numbers_of_features(family):
-    linear = linear_model(family, dtype=torch.float64, skip=True, dense=True)
+def test_rows_hold_when_positions_have_different_numbers_of_features(family, basis):
+    linear = linear_model(family, dtype=torch.float64, basis=basis, dense=True)
     expected = oracle_matrix(linear)
     ours = swept_matrix(linear)[:, : expected.shape[1]]
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("skip", [False, True], ids=["plt", "skip"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_rows_sum_to_the_targets_value_in_float32(family, skip):
-    linear = linear_model(family, dtype=torch.float32, skip=skip, dense=False)
-    _, targets = all_targets(linear)
-    total = swept_matrix(linear).double().sum(dim=1)
-    value = targets.value.double()
-    assert float(((total - value).abs() / value.abs()).max()) <= 1e-4
-
-
 def test_chunks_do_not_change_rows(monkeypatch):
-    linear = linear_model("llama", dtype=torch.float64, skip=True, dense=True)
+    linear = linear_model("llama", dtype=torch.float64, basis="skip", dense=True)
     whole = swept_matrix(linear)
     monkeypatch.setattr("pellucid.attribution.sweep.MOST_ROWS", 3)
     torch.testing.assert_close(swept_matrix(linear), whole)
@@ -144,8 +164,8 @@ def test_chunks_do_not_change_rows(monkeypatch):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_long_prompts_whose_attended_tokens_are_not_stored_have_the_same_rows(family, monkeypatch):
-    stored = linear_model(family, dtype=torch.float64, skip=True, dense=True)
+    stored = linear_model(family, dtype=torch.float64, basis="skip", dense=True)
     monkeypatch.setattr("pellucid.attribution.linearise.LONGEST_ATTENDED", len(PROMPT))
-    pulled = linear_model(family, dtype=torch.float64, skip=True, dense=True)
+    pulled = linear_model(family, dtype=torch.float64, basis="skip", dense=True)
     assert stored.attended is not None and pulled.attended is None
     torch.testing.assert_close(swept_matrix(pulled), swept_matrix(stored))

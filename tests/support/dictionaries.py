@@ -14,7 +14,8 @@ from pellucid.dictionaries import (
     TopK,
 )
 
-KINDS = ["sae", "transcoder", "skip-transcoder"]
+KINDS = ["sae", "transcoder", "skip-transcoder", "clt"]
+SLOTS = 3
 ACTIVATION_NAMES = list(ACTIVATIONS)
 
 
@@ -46,7 +47,7 @@ def random_dictionary(
     return DICTIONARIES[kind.removeprefix("skip-")](
         W_enc=draw(features, d_in),
         b_enc=draw(features),
-        W_dec=draw(features, d_out),
+        W_dec=draw(features, SLOTS, d_out) if kind == "clt" else draw(features, d_out),
         b_dec=draw(d_out),
         W_skip=draw(d_out, d_in) if kind == "skip-transcoder" else None,
         activation=random_activation(activation, features, generator),

@@ -1,169 +1,208 @@
 """Assembling finished rows into an `AttributionGraph`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.explain import Explained
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.select import Rows, Selection
-from pellucid.attribution.sweep import SourceTable
-from pellucid.attribution.targets import LogitTargets
+from pellucid.attribution.rows import KeptRows, RowStore
+from pellucid.attribution.select import Selection
 from pellucid.graphs.graph import AttributionGraph
-from pellucid.graphs.tables import BIAS, ERROR, FEATURE, LOGIT, TOKEN, Edges, NodeTable
+from pellucid.graphs.tables import (
+    BIAS,
+    ERROR,
+    FEATURE,
+    LOGIT,
+    NODE_COLUMNS,
+    TOKEN,
+    Edges,
+    NodeTable,
+)
+
+Part = tuple[KeptRows, Int[Tensor, " r"], Int[Tensor, " r"]]
+"""A block, which of its rows a graph takes, and the node each of them belongs to."""
 
 
-def build_graph(
-    linear: LinearModel,
-    table: SourceTable,
-    logits: LogitTargets,
-    selection: Selection,
-    *,
-    prompt: str | Sequence[int],
-) -> AttributionGraph:
-    """The graph of the kept features, all errors, tokens and constants, and the logits."""
-    run = linear.local.run
-    rows = selection.rows
-    kept = _kept_columns(table, rows, linear)
-    columns = kept.nonzero().squeeze(1)
-    n_sources = len(columns)
-    node_of_column = torch.full((table.size,), -1, dtype=torch.long)
-    ordered = _node_order(table, columns)
-    node_of_column[ordered] = torch.arange(n_sources)
-    selected = torch.tensor(rows.selected, dtype=torch.long)
-    node_of_target = torch.cat(
-        [
-            torch.arange(n_sources, n_sources + rows.n_logits),
-            node_of_column[table.feature_columns[selected]],
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a graph says of its prompt: the text as given and the texts of its tokens."""
+
+    given: str | Sequence[int]
+    texts: list[str]
+
+
+class GraphBuilder:
+    """Puts graphs together from the rows of one prompt.
+
+    Args:
+        linear: the affine map.
+        store: its rows.
+        prompt: what was traced.
+    """
+
+    def __init__(self, linear: LinearModel, store: RowStore, prompt: Prompt) -> None:
+        self.linear, self.store, self.table, self.prompt = linear, store, store.table, prompt
+        self.sources = _source_nodes(linear, store.table)
+        self.labels = _labels(store.table, prompt.texts)
+        self.parts = _node_order(store.table)
+
+    def build(
+        self,
+        explained: Explained,
+        top: list[tuple[KeptRows, Int[Tensor, " R"]]],
+        selection: Selection,
+        *,
+        position: int,
+        metadata: dict[str, Any],
+    ) -> AttributionGraph:
+        """The graph of the chosen features, all errors and tokens up to a position, and constants.
+
+        Args:
+            explained: what is explained.
+            top: its rows, each with the numbers of its targets.
+            selection: the chosen features.
+            position: the last position.
+            metadata: what to record.
+        """
+        held = self.store.holding(selection.chosen)
+        kept = self._kept_columns(selection.chosen, position, [b for b, _ in top + held])
+        ordered = self.parts[kept[self.parts]]
+        node_of_column = torch.full((self.table.size,), -1, dtype=torch.long)
+        node_of_column[ordered] = torch.arange(len(ordered))
+        parts: list[Part] = [
+            (block, torch.arange(len(numbers)), numbers + len(ordered)) for block, numbers in top
         ]
-    )
-    token_texts = run.model.token_texts(run.ids.tolist())
-    return AttributionGraph(
-        nodes=_nodes(linear, table, logits, ordered),
-        edges=_edges(rows, node_of_column, node_of_target),
-        tokens=token_texts,
-        prompt=prompt if isinstance(prompt, str) else " ".join(token_texts),
-        n_layers=table.n_layers,
-        target_values=_target_values(rows, node_of_target, n_sources),
-        row_sum_max_error=row_sum_error(rows),
-        metadata={
-            "model": run.model.name,
-            "model_fingerprint": run.model.fingerprint(),
-            "dictionaries": linear.local.dictionaries.name,
-            "token_ids": run.ids.tolist(),
-            "active_features": linear.local.n_features,
-            "selected_features": len(rows.selected),
-            "unexplored_influence": selection.unexplored,
-        },
-    )
+        for block, mine in held:
+            rows = mine.nonzero().squeeze(1)
+            columns = self.table.feature_columns[block.features[rows]]
+            parts.append((block, rows, node_of_column[columns]))
+        tokens = self.prompt.texts[: position + 1]
+        whole = isinstance(self.prompt.given, str) and len(tokens) == len(self.prompt.texts)
+        return AttributionGraph(
+            nodes=self._nodes(ordered.numpy(), explained),
+            edges=_edges(parts, node_of_column, len(ordered) + len(explained.labels)),
+            tokens=tokens,
+            prompt=str(self.prompt.given) if whole else " ".join(tokens),
+            n_layers=self.table.n_layers,
+            target_values=_target_values(parts, len(ordered) + len(explained.labels)),
+            row_sum_max_error=max(float(block.error[rows].max()) for block, rows, _ in parts),
+            metadata=metadata,
+        )
+
+    def _kept_columns(
+        self, chosen: Bool[Tensor, " F"], position: int, blocks: list[KeptRows]
+    ) -> Bool[Tensor, " C"]:
+        """Chosen features, errors that exist, tokens, and constants that are not all zero."""
+        table = self.table
+        kept = torch.zeros(table.size, dtype=torch.bool)
+        kept[table.feature_columns[chosen]] = True
+        for layer, local in enumerate(self.linear.local.layers):
+            exists = ~local.anchored & local.error.any(dim=1)
+            exists[position + 1 :] = False
+            kept[table.error_columns[layer][exists]] = True
+        kept[table.token_start : table.token_start + position + 1] = True
+        for block in blocks:
+            used = block.weights[:, block.n_sources :].ne(0).any(dim=0)
+            kept[block.columns[block.n_sources :][used]] = True
+        return kept
+
+    def _nodes(self, ordered: np.ndarray, explained: Explained) -> NodeTable:
+        count = len(explained.labels)
+        ends: dict[str, Any] = {
+            "kind": LOGIT,
+            "layer": self.table.n_layers,
+            "position": explained.targets.position.numpy(),
+            "index": explained.index,
+            "activation": explained.targets.value.numpy(),
+            "probability": explained.weights.numpy(),
+        }
+        columns = {
+            name: np.concatenate(
+                [self.sources[name][ordered], np.broadcast_to(ends[name], count).astype(dtype)]
+            )
+            for name, dtype in NODE_COLUMNS.items()
+        }
+        return NodeTable(label=self.labels[ordered].tolist() + explained.labels, **columns)
 
 
-def row_sum_error(rows: Rows) -> float:
-    """The largest relative difference between a row's sum and its target's pre-activation."""
-    worst = 0.0
-    for offset, block in rows.blocks:
-        value = rows.targets.value[block.rows + offset].double()
-        total = block.weights.double().sum(dim=1)
-        worst = max(worst, float(((total - value).abs() / value.abs().clamp_min(1e-6)).max()))
-    return worst
+def _node_order(table: SourceTable) -> Int[Tensor, " C"]:
+    """All columns in node order: features, errors, tokens, constants (each already sorted)."""
+    errors = table.error_columns.flatten()
+    rest = torch.arange(table.token_start, table.size)
+    return torch.cat([table.feature_columns, errors, rest])
 
 
-def _kept_columns(table: SourceTable, rows: Rows, linear: LinearModel) -> Bool[Tensor, " C"]:
-    """Selected features, errors that exist, tokens, and constants that are not zero throughout."""
-    kept = torch.zeros(table.size, dtype=torch.bool)
-    kept[table.feature_columns[torch.tensor(rows.selected, dtype=torch.long)]] = True
-    for layer, local in enumerate(linear.local.layers):
-        kept[table.error_columns[layer][~local.anchored]] = True
-    kept[table.token_start : table.bias_start] = True
-    for _, block in rows.blocks:
-        used = block.weights[:, block.columns >= table.bias_start].ne(0).any(dim=0)
-        kept[block.columns[block.columns >= table.bias_start][used]] = True
-    return kept
-
-
-def _node_order(table: SourceTable, columns: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Columns in node order: features, errors, tokens, constants (each already sorted)."""
-    is_error = torch.zeros(table.size, dtype=torch.bool)
-    is_error[table.error_columns.flatten()] = True
-    body = columns < table.token_start
-    errors = is_error[columns]
-    return torch.cat([columns[body & ~errors], columns[errors], columns[~body]])
-
-
-def _nodes(
-    linear: LinearModel, table: SourceTable, logits: LogitTargets, ordered: Int[Tensor, " n"]
-) -> NodeTable:
-    run = linear.local.run
+def _source_nodes(linear: LinearModel, table: SourceTable) -> dict[str, np.ndarray]:
+    """The node columns of every column of the matrix."""
     n = table.size
-    kind = np.full(n, BIAS, dtype=np.uint8)
-    layer, position = np.full(n, -1, dtype=np.int32), np.full(n, -1, dtype=np.int32)
-    index, activation = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
+    out: dict[str, np.ndarray] = {
+        name: np.full(n, -1 if name in ("layer", "position", "index") else 0, dtype)
+        for name, dtype in NODE_COLUMNS.items()
+    }
+    active = [layer.active for layer in linear.local.layers]
     features = table.feature_columns.numpy()
-    kind[features] = FEATURE
-    layer[features] = table.feature_layers.numpy()
-    position[features] = np.concatenate([x.positions.numpy() for x in linear.local.layers])
-    index[features] = np.concatenate([x.features.numpy() for x in linear.local.layers])
-    activation[features] = np.concatenate([x.activations.numpy() for x in linear.local.layers])
+    out["kind"][:] = BIAS
+    out["kind"][features] = FEATURE
+    out["layer"][features] = table.feature_layers.numpy()
+    out["position"][features] = table.feature_positions.numpy()
+    out["index"][features] = torch.cat([each.features for each in active]).numpy()
+    out["activation"][features] = torch.cat([each.activations for each in active]).float().numpy()
     errors = table.error_columns.numpy()
-    kind[errors] = ERROR
-    layer[errors] = np.arange(table.n_layers)[:, None]
-    position[errors] = np.arange(table.n_positions)
+    out["kind"][errors] = ERROR
+    out["layer"][errors] = np.arange(table.n_layers)[:, None]
+    out["position"][errors] = np.arange(table.n_positions)
     tokens = slice(table.token_start, table.bias_start)
-    kind[tokens] = TOKEN
-    position[tokens] = np.arange(table.n_positions)
-    index[tokens] = run.ids.numpy()
-    layer[table.bias_start + 2 :] = np.arange(table.n_layers)
-    labels = np.full(n, "", dtype=object)
-    labels[tokens] = run.model.token_texts(run.ids.tolist())
+    out["kind"][tokens] = TOKEN
+    out["position"][tokens] = np.arange(table.n_positions)
+    out["index"][tokens] = linear.local.run.ids.numpy()
+    out["layer"][table.bias_start + 2 :] = np.arange(table.n_layers)
+    return out
+
+
+def _labels(table: SourceTable, texts: list[str]) -> np.ndarray:
+    labels = np.full(table.size, "", dtype=object)
+    labels[table.token_start : table.bias_start] = texts
     labels[table.bias_start :] = [
         "position embedding",
         "encoder and norm bias",
         *(f"biases of layer {number}" for number in range(table.n_layers)),
     ]
-    order = ordered.numpy()
-    count = len(logits.tokens)
-    token_ids = logits.tokens.numpy().astype(np.int64)
-
-    def joined(source: np.ndarray, logit: np.ndarray | int | float) -> np.ndarray:
-        return np.concatenate([source[order], np.full(count, logit, dtype=source.dtype)])
-
-    return NodeTable(
-        kind=joined(kind, LOGIT),
-        layer=joined(layer, table.n_layers),
-        position=joined(position, table.n_positions - 1),
-        index=np.concatenate([index[order], token_ids]),
-        activation=np.concatenate(
-            [activation[order], logits.targets.value.numpy().astype(np.float32)]
-        ),
-        probability=np.concatenate(
-            [np.zeros(len(order), np.float32), logits.probabilities.numpy().astype(np.float32)]
-        ),
-        label=labels[order].tolist() + run.model.token_texts(logits.tokens.tolist()),
-    )
+    return labels
 
 
-def _edges(
-    rows: Rows, node_of_column: Int[Tensor, " C"], node_of_target: Int[Tensor, " R"]
-) -> Edges:
-    targets, sources, weights = [], [], []
-    for offset, block in rows.blocks:
+def _edges(parts: list[Part], node_of_column: Int[Tensor, " C"], n_nodes: int) -> Edges:
+    """All non-zero weights between nodes, sorted by target and source without a sort over edges."""
+    pieces = []
+    counts = torch.zeros(n_nodes, dtype=torch.long)
+    for block, rows, targets in parts:
         nodes = node_of_column[block.columns]
-        present = nodes >= 0
-        values = block.weights[:, present]
+        columns = torch.argsort(nodes)[int((nodes < 0).sum()) :]
+        values = block.weights.index_select(0, rows).index_select(1, columns)
         row, column = values.nonzero(as_tuple=True)
-        targets.append(node_of_target[block.rows + offset][row])
-        sources.append(nodes[present][column])
-        weights.append(values[row, column])
-    return Edges.from_unsorted(
-        target=torch.cat(targets).numpy(),
-        source=torch.cat(sources).numpy(),
-        weight=torch.cat(weights).float().numpy(),
-    )
+        count = torch.bincount(row, minlength=len(rows))
+        counts[targets] = count
+        pieces.append((targets, count, nodes[columns][column].int(), values[row, column].float()))
+    ends = counts.cumsum(0)
+    starts = ends - counts
+    source = torch.empty(int(ends[-1]), dtype=torch.int32)
+    weight = torch.empty(int(ends[-1]))
+    for targets, count, sources, values in pieces:
+        before = count.cumsum(0) - count
+        place = torch.arange(len(sources)) + (starts[targets] - before).repeat_interleave(count)
+        source[place], weight[place] = sources, values
+    target = torch.repeat_interleave(torch.arange(n_nodes, dtype=torch.int32), counts)
+    return Edges(target=target.numpy(), source=source.numpy(), weight=weight.numpy())
 
 
-def _target_values(rows: Rows, node_of_target: Int[Tensor, " R"], n_sources: int) -> np.ndarray:
-    values = np.full(n_sources + rows.n_logits, np.nan, dtype=np.float32)
-    values[node_of_target.numpy()] = rows.targets.value.float().numpy()
+def _target_values(parts: list[Part], n_nodes: int) -> np.ndarray:
+    values = np.full(n_nodes, np.nan, dtype=np.float32)
+    for block, rows, nodes in parts:
+        values[nodes.numpy()] = block.value[rows].numpy()
     return values

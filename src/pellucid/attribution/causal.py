@@ -138,7 +138,8 @@ def _top_features(graph: AttributionGraph, count: int) -> np.ndarray:
 def _feature_deltas(linear: LinearModel, graph: AttributionGraph, top: np.ndarray) -> Deltas:
     layers, positions = graph.nodes.layer[top], graph.nodes.position[top]
     vectors = [
-        linear.local.dictionaries[int(layer)].W_dec[int(index)] * float(activation)
+        linear.local.layers[int(layer)].active.direction(torch.tensor([int(index)]))[0]
+        * float(activation)
         for layer, index, activation in zip(
             layers, graph.nodes.index[top], graph.nodes.activation[top], strict=True
         )
@@ -161,12 +162,13 @@ def _control_deltas(
     vectors = []
     for node, delta in zip(top.tolist(), deltas.vectors, strict=True):
         layer = int(graph.nodes.layer[node])
-        local, dictionary = linear.local.layers[layer], linear.local.dictionaries[layer]
-        allowed = dictionary.W_dec.norm(dim=1) > 0
-        allowed[local.features[local.positions == int(graph.nodes.position[node])]] = False
+        active = linear.local.layers[layer].active
+        every = active.direction(torch.arange(active.num_features))
+        allowed = every.norm(dim=1) > 0
+        allowed[active.features[active.positions == int(graph.nodes.position[node])]] = False
         candidates = allowed.nonzero().squeeze(1)
         pick = int(torch.randint(len(candidates), (1,), generator=generator))
-        direction = dictionary.W_dec[candidates[pick]].to(delta.dtype)
+        direction = every[candidates[pick]].to(delta.dtype)
         vectors.append(direction * (delta.norm() / direction.norm()))
     return Deltas(layers=deltas.layers, positions=deltas.positions, vectors=torch.stack(vectors))
 

@@ -11,17 +11,22 @@ one pattern product a block. Shape suffixes: S position, H query head, G key-val
 width, d model width, n active feature.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.attribution.cross_layer import CrossLayerWrites, cross_layer_writes
+from pellucid.core.types import Site
 from pellucid.models.linear import NormWeights
 from pellucid.replacement.freeze import FrozenLayer
 from pellucid.replacement.local import LocalLayer, LocalReplacement
+from pellucid.replacement.paths import MlpPath, SkipMatrix
 
 LONGEST_ATTENDED = 128
+"""The longest prompt whose first attention is multiplied out token by token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,19 @@ class Read:
         """Vectors at the norm's output -> vectors at the residual stream, [R, d]."""
         if self.norm is None or self.scale is None:
             return vectors
-        return _centred(self.norm, vectors * self.norm.gain) * self.scale[positions]
+        return self.norm.centre(vectors * self.norm.gain) * self.scale[positions]
+
+    def pull_all(self, g_RWd: Float[Tensor, "*R W d"]) -> Float[Tensor, "*R W d"]:
+        """As `pull`, for gradients at each of the first W positions."""
+        if self.norm is None or self.scale is None:
+            return g_RWd
+        return self.norm.centre(g_RWd * self.norm.gain) * self.scale[: g_RWd.shape[-2]]
+
+    def apply(self, x_Sd: Float[Tensor, "S d"]) -> Float[Tensor, "S d"]:
+        """The linear part of the norm: what `pull` is the transpose of."""
+        if self.norm is None or self.scale is None:
+            return x_Sd
+        return self.norm.centre(x_Sd) * self.scale * self.norm.gain
 
     def constant(self, vectors: Float[Tensor, "R d"]) -> Float[Tensor, " R"]:
         """What the norm's bias contributes to the product with each vector."""
@@ -48,24 +65,37 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkipPath:
-    """The skip connection of a transcoder, from the residual its MLP reads to what it writes.
+class ReadPath:
+    """A linear path through an MLP, from the residual that the MLP reads to what it writes.
 
-    `matrix` is W_skip times the transposed norm but for its scale, `scale` that scale, zero where
-    the MLP output is anchored, and `constant` what the norm's bias sends through the path.
+    A skip matrix is multiplied with the norm's gain and centring beforehand (`matrix`).
     """
 
-    matrix: Float[Tensor, "d d"]
-    scale: Float[Tensor, "S 1"]
-    constant: Float[Tensor, "S d"]
+    path: MlpPath
+    read: Read
+    matrix: Float[Tensor, "d d"] | None
+    scale: Float[Tensor, "S 1"] | None
 
     def pull(self, g_RWd: Float[Tensor, "*R W d"]) -> Float[Tensor, "*R W d"]:
         """Gradients at what the MLP writes -> gradients at the residual it reads."""
-        return (g_RWd @ self.matrix) * self.scale[: g_RWd.shape[-2]]
+        if self.matrix is not None and self.scale is not None:
+            return (g_RWd @ self.matrix) * self.scale[: g_RWd.shape[-2]]
+        return self.read.pull_all(self.path.pull(g_RWd))
 
     def push(self, x_Sd: Float[Tensor, "S d"]) -> Float[Tensor, "S d"]:
         """What a residual sends through the path, the constant left out."""
-        return (self.scale * x_Sd) @ self.matrix.T
+        return self.path.apply(self.read.apply(x_Sd))
+
+    def constant(self) -> Float[Tensor, "S d"] | float:
+        """What the norm's bias sends through the path."""
+        norm, scale = self.read.norm, self.read.scale
+        if norm is None or scale is None or norm.bias is None:
+            return 0.0
+        return self.path.apply(norm.bias.expand(len(scale), -1))
+
+
+Written = tuple[Float[Tensor, "n2 d"], ...]
+"""At each position the vectors written there by the features, the error and a constant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +107,10 @@ class LinearBlock:
         w_v, w_o: value and output weights with norm gains folded in.
         group: query heads that share one key-value head.
         read: how `mlp_in` is read from the residual.
-        skip: the transcoder's skip connection, if it has one.
-        written: at each position the vectors written by its features, then its error, then a
-            constant whose product with the gradient at the block's output is all that the block's
-            own biases contribute.
+        path: the linear path through the MLP, if there is one.
+        written: what the MLP writes; None where nothing but a constant.
+        mlp_constant: what it writes when `written` is None.
+        crossed: what the features of lower layers write to its output, if any do.
         attn_constant: what attention adds when the residual it reads is zero.
         parallel: attention and MLP read the same residual.
     """
@@ -90,8 +120,10 @@ class LinearBlock:
     w_o: Float[Tensor, "HE d"]
     group: int
     read: Read
-    skip: SkipPath | None
-    written: tuple[Float[Tensor, "n2 d"], ...]
+    path: ReadPath | None
+    written: Written | None
+    mlp_constant: Float[Tensor, "S d"] | None
+    crossed: CrossLayerWrites | None
     attn_constant: Float[Tensor, "S d"]
     parallel: bool
 
@@ -103,6 +135,8 @@ class LinearModel:
     Attributes:
         local: what was linearised.
         blocks: the map of each block.
+        cuts: by depth (see `depth`), the layer whose SAE explains the residual there, and what it
+            writes.
         tokens: the tokens' embeddings.
         embed_constant: what else the embedding adds (position embeddings).
         attended: what the first attention writes at each position: the image of every token up to
@@ -112,15 +146,31 @@ class LinearModel:
 
     local: LocalReplacement
     blocks: tuple[LinearBlock, ...]
+    cuts: Mapping[int, tuple[int, Written]]
     tokens: Float[Tensor, "S d"]
     embed_constant: Float[Tensor, "S d"]
     attended: tuple[Float[Tensor, "n1 d"], ...] | None
     final_read: Read
 
+    def depth(self, site: Site) -> int:
+        """How far up the residual stream a vector at `site` is read, from 0 to 4 L + 1.
 
-def _centred(norm: NormWeights, vectors: Tensor) -> Tensor:
-    """Vectors times the norm's centring matrix (symmetric), along the last dimension."""
-    return vectors - vectors.mean(dim=-1, keepdim=True) if norm.centred else vectors
+        A block takes four steps: 4 l + 1 reads `resid_pre@l`, and 4 l + 3 `resid_mid@l` (where a
+        sequential block's `mlp_in` is read); one below each stand the features of an SAE at that
+        very place, which read what everything else there reads through them.
+        """
+        parallel = self.blocks[site.layer].parallel
+        match site.kind:
+            case "resid_pre":
+                return 4 * site.layer + 1
+            case "resid_mid":
+                return 4 * site.layer + 3
+            case "mlp_in":
+                return 4 * site.layer + (1 if parallel else 3)
+            case "resid_post":
+                return 4 * site.layer + 5
+            case _:
+                raise AssertionError(f"{site} is not a place that a target reads")
 
 
 @torch.no_grad()
@@ -129,47 +179,59 @@ def linearise(local: LocalReplacement) -> LinearModel:
     run = local.run
     tokens = run.model.token_embedding(run.ids)
     blocks = tuple(
-        _linear_block(frozen, layer, local, index)
-        for index, (frozen, layer) in enumerate(zip(run.layers, local.layers, strict=True))
+        _linear_block(frozen, layer, cross_layer_writes(local, number))
+        for number, (frozen, layer) in enumerate(zip(run.layers, local.layers, strict=True))
     )
     embed_constant = run.embed - tokens
-    return LinearModel(
+    linear = LinearModel(
         local=local,
         blocks=blocks,
+        cuts={},
         tokens=tokens,
         embed_constant=embed_constant,
-        attended=_attended(blocks[0], tokens, embed_constant),
+        attended=None,
         final_read=Read(norm=run.final_norm, scale=run.final_scale),
     )
+    cuts = {
+        linear.depth(layer.write_site): (number, _written(layer, layer.constant))
+        for number, layer in enumerate(local.layers)
+        if layer.cuts
+    }
+    attended = None if 1 in cuts else _attended(blocks[0], tokens, embed_constant)
+    return replace(linear, cuts=cuts, attended=attended)
 
 
 def _linear_block(
-    frozen: FrozenLayer, layer: LocalLayer, local: LocalReplacement, index: int
+    frozen: FrozenLayer, layer: LocalLayer, crossed: CrossLayerWrites | None
 ) -> LinearBlock:
     block, attention = frozen.block, frozen.block.attention
     pattern, w_v, w_o = frozen.pattern, attention.w_v, attention.w_o
     if block.attn_norm is not None and frozen.attn_scale is not None:
-        w_v = _centred(block.attn_norm, (block.attn_norm.gain[:, None] * w_v).T).T
+        w_v = block.attn_norm.centre((block.attn_norm.gain[:, None] * w_v).T).T
         pattern = pattern * frozen.attn_scale.squeeze(-1)[None, None, :]
     if block.attn_post_norm is not None and frozen.attn_post_scale is not None:
-        w_o = _centred(block.attn_post_norm, w_o) * block.attn_post_norm.gain
+        w_o = block.attn_post_norm.centre(w_o) * block.attn_post_norm.gain
         pattern = pattern * frozen.attn_post_scale.squeeze(-1)[None, :, None]
     read = Read(norm=block.mlp_norm, scale=frozen.mlp_scale)
-    skip = _skip_path(read, layer, local, index)
+    path = _read_path(read, layer)
     attn_constant = _attention_constant(frozen)
-    constant = attn_constant + layer.constant
-    if skip is not None:
-        constant = constant + skip.constant
-    if skip is not None and not block.parallel:
-        constant = constant + skip.push(attn_constant)
+    constant = layer.constant if layer.mlp_constant is None else layer.mlp_constant
+    if path is not None:
+        constant = constant + path.constant()
+    if layer.write_site.kind != "resid_mid":  # there, nothing below the MLP reaches above it
+        constant = constant + attn_constant
+        if path is not None and not block.parallel:
+            constant = constant + path.push(attn_constant)
     return LinearBlock(
         pattern=pattern.contiguous(),
         w_v=w_v.contiguous(),
         w_o=w_o.contiguous(),
         group=attention.n_heads // attention.n_kv_heads,
         read=read,
-        skip=skip,
-        written=_written(layer, local, index, constant),
+        path=path,
+        written=None if layer.cuts else _written(layer, constant),
+        mlp_constant=constant if layer.cuts else None,
+        crossed=crossed,
         attn_constant=attn_constant,
         parallel=block.parallel,
     )
@@ -195,16 +257,13 @@ def _attended(
     return tuple(images)
 
 
-def _written(
-    layer: LocalLayer, local: LocalReplacement, index: int, constant: Float[Tensor, "S d"]
-) -> tuple[Tensor, ...]:
-    dictionary = local.dictionaries[index]
-    written = dictionary.decoder_rows(layer.features).to(layer.error.dtype)
-    written = written * layer.activations[:, None]
-    counts = torch.bincount(layer.positions, minlength=len(layer.error)).tolist()
+def _written(layer: LocalLayer, constant: Float[Tensor, "S d"]) -> Written:
+    counts = torch.bincount(layer.active.positions, minlength=len(layer.error)).tolist()
     return tuple(
         torch.cat([features, error[None], bias[None]])
-        for features, error, bias in zip(written.split(counts), layer.error, constant, strict=True)
+        for features, error, bias in zip(
+            layer.active.written().split(counts), layer.error, constant, strict=True
+        )
     )
 
 
@@ -221,17 +280,13 @@ def _attention_constant(frozen: FrozenLayer) -> Float[Tensor, "S d"]:
     return out
 
 
-def _skip_path(
-    read: Read, layer: LocalLayer, local: LocalReplacement, index: int
-) -> SkipPath | None:
-    w_skip = local.dictionaries[index].W_skip
-    if w_skip is None:
+def _read_path(read: Read, layer: LocalLayer) -> ReadPath | None:
+    path = layer.path
+    if path is None:
         return None
-    matrix = w_skip.to(layer.error.dtype)
-    scale = (~layer.anchored)[:, None].to(layer.error.dtype)
-    constant = torch.zeros_like(layer.error)
-    if read.norm is not None and read.scale is not None:
-        if read.norm.bias is not None:
-            constant = scale * (matrix @ read.norm.bias)
-        matrix, scale = _centred(read.norm, matrix * read.norm.gain), scale * read.scale
-    return SkipPath(matrix=matrix, scale=scale, constant=constant)
+    matrix, scale = None, None
+    if isinstance(path, SkipMatrix):
+        matrix, scale = path.matrix, path.kept
+        if read.norm is not None and read.scale is not None:
+            matrix, scale = read.norm.centre(matrix * read.norm.gain), scale * read.scale
+    return ReadPath(path=path, read=read, matrix=matrix, scale=scale)

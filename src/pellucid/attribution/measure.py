@@ -95,16 +95,22 @@ def _delta_taps(deltas: Deltas) -> Taps:
 
 
 def frozen_taps(local: LocalReplacement) -> Taps:
-    """Taps for the full freeze: patterns, scales, and MLP outputs but for their skip paths."""
+    """Taps for the full freeze: patterns, scales, MLP outputs but for their linear paths, and the
+    residual where an SAE explains it."""
     taps = attention_taps(local.run) + norm_taps(local.run)
-    for layer in range(len(local.layers)):
-        taps += _mlp_tap_pair(local, layer)
+    for number, layer in enumerate(local.layers):
+        taps += _mlp_tap_pair(local, number)
+        if layer.cuts:
+            taps.append((layer.write_site, _held(local.run.residual(layer.write_site))))
     return taps
 
 
+def _held(recorded: Tensor) -> TapFunction:
+    return lambda value, _call: recorded.expand_as(value)
+
+
 def _mlp_tap_pair(local: LocalReplacement, layer: int) -> list[tuple[Site, TapFunction]]:
-    frozen, anchored = local.run.layers[layer], local.layers[layer].anchored
-    dictionary = local.dictionaries[layer]
+    frozen, path = local.run.layers[layer], local.layers[layer].path
     read: list[Tensor] = []
 
     def remember(value: Tensor, _call: TapCall) -> None:
@@ -112,10 +118,8 @@ def _mlp_tap_pair(local: LocalReplacement, layer: int) -> list[tuple[Site, TapFu
 
     def hold(value: Tensor, _call: TapCall) -> Tensor:
         change = read.pop() - frozen.mlp_in
-        answered = dictionary.skip(change.flatten(0, 1))
-        if answered is None:
+        if path is None:
             return frozen.mlp_out.expand_as(value)
-        answered = answered.view_as(value).to(value.dtype)
-        return frozen.mlp_out + answered.masked_fill(anchored[:, None], 0.0)
+        return frozen.mlp_out + path.apply(change)
 
     return [(Site("mlp_in", layer), remember), (Site("mlp_out", layer), hold)]

@@ -3,12 +3,12 @@
 A row holds the direct effect of every source on one target's pre-activation, under frozen
 attention and norms (Anthropic, "Circuit Tracing", 2025). Targets are taken in chunks of
 neighbouring positions. A chunk's gradients sweep the blocks from the top; a target joins at the
-layer it reads, and positions after the chunk's last target are never touched, so that only the
+depth it reads, and positions after the chunk's last target are never touched, so that only the
 causal cone is computed. Shape suffixes: R rows, W window, J rows that join, d model width,
 H query heads, G key-value heads, e head width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -16,65 +16,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.attribution.linearise import LinearBlock, LinearModel
+from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.cross_layer import CrossLayerWrites
+from pellucid.attribution.linearise import LinearBlock, LinearModel, Written
 from pellucid.attribution.targets import Targets
 
 CHUNK_TOKENS = 1024
 FEWEST_ROWS, MOST_ROWS = 32, 256
 """Rows times window of a chunk: few enough that its gradients stay in the cache and its window
 is close to each row's own cone, enough for matrix products to run at full rate."""
-
-
-class SourceTable:
-    """The columns of the attribution matrix and what each of them is.
-
-    Order: by layer and position the features of that place and then its error; all tokens; the
-    embedding's constant, the target's own constant, and one constant a layer.
-    """
-
-    def __init__(self, linear: LinearModel) -> None:
-        local = linear.local.layers
-        self.n_layers, self.n_positions = len(local), len(linear.tokens)
-        counts = torch.tensor([[len(v) - 1 for v in block.written] for block in linear.blocks])
-        ends = counts.flatten().cumsum(0)
-        self.starts = (ends - counts.flatten()).view_as(counts).tolist()
-        self.counts = counts.tolist()
-        self.constant_slots = (counts + 1).cumsum(1) - 1
-        self.source_slots = [
-            _all_but(slots, int(slots[-1]) + 1) for slots in self.constant_slots.unbind()
-        ]
-        self.token_start = int(ends[-1])
-        self.bias_start = self.token_start + self.n_positions
-        self.size = self.bias_start + self.n_layers + 2
-        self.error_columns = (ends - 1).view_as(counts)
-        is_feature = torch.ones(self.token_start, dtype=torch.bool)
-        is_feature[self.error_columns.flatten()] = False
-        self.feature_columns = is_feature.nonzero().squeeze(1)
-        sizes = torch.tensor([len(layer.features) for layer in local])
-        self.feature_layers = torch.repeat_interleave(torch.arange(self.n_layers), sizes)
-        self.feature_slots = torch.cat([torch.arange(int(size)) for size in sizes])
-
-    def layer_columns(self, layer: int, window: int) -> slice:
-        """The columns of one layer's features and errors at positions before `window`."""
-        last = window - 1
-        return slice(self.starts[layer][0], self.starts[layer][last] + self.counts[layer][last])
-
-    def window_columns(self, window: int) -> Int[Tensor, " C"]:
-        """All columns that a target at a position before `window` can have."""
-        parts = []
-        for layer in range(self.n_layers):
-            columns = self.layer_columns(layer, window)
-            parts.append(torch.arange(columns.start, columns.stop))
-        parts.append(torch.arange(self.token_start, self.token_start + window))
-        parts.append(torch.arange(self.bias_start, self.size))
-        return torch.cat(parts)
-
-
-def _all_but(left_out: Int[Tensor, " n"], size: int) -> Int[Tensor, " m"]:
-    """The numbers below `size` that are not left out, ascending."""
-    kept = torch.ones(size, dtype=torch.bool)
-    kept[left_out] = False
-    return kept.nonzero().squeeze(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,117 +43,178 @@ def attribution_rows(
     linear: LinearModel, table: SourceTable, targets: Targets
 ) -> Iterator[RowBlock]:
     """Compute every row of `targets`, in chunks whose size bounds the memory used."""
-    order = torch.argsort(targets.position * (table.n_layers + 1) + targets.layer)
+    order = torch.argsort(targets.position * (4 * table.n_layers + 2) + targets.depth)
     end = len(order)
     while end > 0:
         window = int(targets.position[order[end - 1]]) + 1
         rows = min(MOST_ROWS, max(FEWEST_ROWS, CHUNK_TOKENS // window))
         chunk = order[max(0, end - rows) : end]
         end -= len(chunk)
-        chunk = chunk[torch.argsort(targets.layer[chunk], descending=True, stable=True)]
-        weights = _Chunk(linear, table, targets.select(chunk), window).sweep()
-        yield RowBlock(rows=chunk, columns=table.window_columns(window), weights=weights)
+        chunk = chunk[torch.argsort(targets.depth[chunk], descending=True, stable=True)]
+        n_layers = table.layers_below(int(targets.depth[chunk[0]]))
+        weights = _Chunk(linear, table, targets.select(chunk), window, n_layers).sweep()
+        yield RowBlock(rows=chunk, columns=table.window_columns(window, n_layers), weights=weights)
 
 
 class _Chunk:
     """The sweep of one chunk: the gradients of its rows, and their weights as they are found.
 
-    Rows are sorted by layer, highest first, so that those a layer concerns always come first.
+    Rows are sorted by depth, deepest in the model first, so that those a place concerns are always
+    a range: from `dead`, the rows that a cut has explained away, to those that have joined.
     """
 
     def __init__(
-        self, linear: LinearModel, table: SourceTable, targets: Targets, window: int
+        self,
+        linear: LinearModel,
+        table: SourceTable,
+        targets: Targets,
+        window: int,
+        n_layers: int,
     ) -> None:
         self.linear, self.table, self.targets = linear, table, targets
-        layers = [table.layer_columns(layer, window) for layer in range(table.n_layers)]
+        layers = [table.layer_columns(layer, window) for layer in range(n_layers)]
         self.starts = list(accumulate((span.stop - span.start for span in layers), initial=0))
         self.tokens = slice(self.starts[-1], self.starts[-1] + window)
         self.embed_bias = self.tokens.stop
         self.own_bias = self.embed_bias + 1
         rows, width = len(targets), linear.tokens.shape[1]
-        self.weights = targets.vectors.new_zeros(rows, self.own_bias + 1 + table.n_layers)
-        self.g_RWd = targets.vectors.new_zeros(rows, window, width)
-        by_layer = torch.bincount(targets.layer, minlength=table.n_layers + 1)
-        self.reading_from = by_layer.flip(0).cumsum(0).flip(0).tolist()
+        size = self.own_bias + 1 + table.n_layers
+        self.weights = targets.constant.new_zeros(rows, size)
+        self.g_RWd = linear.tokens.new_zeros(rows, window, width)
+        by_depth = torch.bincount(targets.depth, minlength=4 * table.n_layers + 2)
+        self.reading_from = by_depth.flip(0).cumsum(0).flip(0).tolist()
+        self.dead = self.joined = 0
 
     @torch.no_grad()
     def sweep(self) -> Float[Tensor, "R C"]:
         """Pull every row back to the embedding; return all its weights."""
-        above = self._join(0, self.reading_from[-1])
-        for layer in reversed(range(len(self.linear.blocks))):
+        top = 4 * self.table.n_layers + 1
+        self._join_and_cut(top)
+        for layer in reversed(range(self.table.n_layers)):
             block = self.linear.blocks[layer]
-            g_RWd = self.g_RWd[:above]
-            self._contract(layer, g_RWd)
-            skip = None if block.skip is None else block.skip.pull(g_RWd)
+            above = self.joined
+            self._contract_mlp(layer)
+            skipped = None if block.path is None else block.path.pull(self.alive)
             if block.parallel:
-                self._attend(layer, above, above)
-            if skip is not None:
-                g_RWd += skip
-            joined = self._join(above, self.reading_from[layer])
+                self._attend(layer, above)
+            if skipped is not None:
+                self.alive.add_(skipped)
             if not block.parallel:
-                self._contract_attention_constant(layer, above, joined)
-                self._attend(layer, above, joined)
-            above = joined
+                self._join_and_cut(4 * layer + 3)
+                self._contract_attention_constant(layer, max(above, self.dead))
+                self._attend(layer, max(above, self.dead))
+            self._join_and_cut(4 * layer + 1)
         self._contract_tokens()
         self.weights[:, self.own_bias] = self.targets.constant
         return self.weights
 
-    def _join(self, start: int, stop: int) -> int:
-        """Start the gradients of some rows, each at its position alone."""
-        rows = torch.arange(start, stop)
-        self.g_RWd[rows, self.targets.position[rows]] = self.targets.vectors[rows]
-        return stop
+    @property
+    def alive(self) -> Float[Tensor, "R W d"]:
+        """Gradients of the rows that have joined and that no cut has explained away."""
+        return self.g_RWd[self.dead : self.joined]
 
-    def _contract(self, layer: int, g_RWd: Tensor) -> None:
+    def _join_and_cut(self, depth: int) -> None:
+        """Start the rows that read at a depth; then, where an SAE stands, let it explain them."""
+        self._join(depth)
+        if depth in self.linear.cuts:
+            layer, written = self.linear.cuts[depth]
+            self._contract(layer, written)
+            self.alive.zero_()
+            self.dead = self.joined
+        self._join(depth - 1)
+
+    def _join(self, depth: int) -> None:
+        """Start the gradients of the rows that read at a depth, each at its position alone."""
+        rows = torch.arange(self.joined, self.reading_from[depth])
+        self.g_RWd[rows, self.targets.position[rows]] = self.targets.vectors[rows].to(
+            self.g_RWd.dtype
+        )
+        self.joined = self.reading_from[depth]
+
+    def _contract_mlp(self, layer: int) -> None:
+        """Weights of everything that is written at an MLP's output."""
+        block = self.linear.blocks[layer]
+        if self.dead == self.joined:
+            return
+        if block.crossed is not None:
+            self._contract_crossed(block.crossed)
+        if block.written is not None:
+            self._contract(layer, block.written)
+        elif block.mlp_constant is not None:
+            constant = block.mlp_constant[: self.g_RWd.shape[1]].flatten()
+            self._add_constant(layer, self.alive.flatten(1) @ constant)
+
+    def _contract(self, layer: int, written: Written) -> None:
         """Weights of a layer's sources, and of its constants, on the rows that lie above it."""
-        rows, window, _ = g_RWd.shape
+        rows, window, _ = self.alive.shape
         if rows == 0:
             return
-        written = self.linear.blocks[layer].written[:window]
         sizes = [count + 1 for count in self.table.counts[layer][:window]]
-        products = g_RWd.new_empty(rows, sum(sizes))
+        products = self._products(written[:window], sizes)
+        columns = slice(self.starts[layer], self.starts[layer + 1])
+        sources = self.table.source_slots[layer][: columns.stop - columns.start]
+        self.weights[self.dead : self.joined, columns] += products[:, sources]
+        constants = self.table.constant_slots[layer, :window]
+        self._add_constant(layer, products[:, constants].sum(dim=1))
+
+    def _contract_crossed(self, crossed: CrossLayerWrites) -> None:
+        """Weights of lower layers' features through what they write to this one."""
+        sizes = crossed.counts[: self.g_RWd.shape[1]]
+        n = sum(sizes)
+        products = self._products(crossed.vectors()[:n].split(sizes), sizes)
+        starts = torch.tensor(self.starts)[crossed.source_layers[:n]]
+        columns = starts + crossed.offsets[:n]
+        self.weights[self.dead : self.joined].index_add_(
+            1, columns, products.to(self.weights.dtype)
+        )
+
+    def _products(self, written: Sequence[Tensor], sizes: list[int]) -> Float[Tensor, "R n"]:
+        """Products of the living gradients with the vectors at each position, side by side."""
+        g_RWd = self.alive
+        products = g_RWd.new_empty(len(g_RWd), sum(sizes))
         for g_Rd, vectors, out in zip(
             g_RWd.unbind(1), written, products.split(sizes, dim=1), strict=True
         ):
             torch.mm(g_Rd, vectors.T, out=out)
-        columns = slice(self.starts[layer], self.starts[layer + 1])
-        sources = self.table.source_slots[layer][: columns.stop - columns.start]
-        self.weights[:rows, columns] = products[:, sources]
-        constants = self.table.constant_slots[layer, :window]
-        self.weights[:rows, self.own_bias + 1 + layer] += products[:, constants].sum(dim=1)
+        return products
 
-    def _contract_attention_constant(self, layer: int, start: int, stop: int) -> None:
-        """The constant of the attention that rows read which have just joined below it."""
-        own = self.targets.select(torch.arange(start, stop))
+    def _add_constant(self, layer: int, amount: Float[Tensor, " R"]) -> None:
+        self.weights[self.dead : self.joined, self.own_bias + 1 + layer] += amount
+
+    def _contract_attention_constant(self, layer: int, start: int) -> None:
+        """The constant of the attention that rows read which have just joined below its MLP."""
+        rows = torch.arange(start, self.joined)
+        own = self.targets.select(rows)
         constant = self.linear.blocks[layer].attn_constant[own.position]
-        self.weights[start:stop, self.own_bias + 1 + layer] += (own.vectors * constant).sum(dim=1)
+        self.weights[rows, self.own_bias + 1 + layer] += (own.vectors * constant).sum(dim=1)
 
-    def _attend(self, layer: int, above: int, joined: int) -> None:
+    def _attend(self, layer: int, above: int) -> None:
         """Add to gradients at a block's middle what its attention sends to the block's input.
 
-        Rows from `above` to `joined` have just joined. Below the first attention only tokens are
-        left to contract with, so there nothing is sent and their images are contracted instead.
+        Rows from `above` on have just joined. Below the first attention only tokens are left to
+        contract with, so there nothing is sent and their images are contracted instead.
         """
         if layer == 0 and self.linear.attended is not None:
-            self._contract_attended(self.linear.attended, joined)
+            self._contract_attended(self.linear.attended)
             return
         block = self.linear.blocks[layer]
-        if above > 0:
-            g_RWd = self.g_RWd[:above]
+        if above > self.dead:
+            g_RWd = self.g_RWd[self.dead : above]
             values_RWk = _mixed_values(block, g_RWd)
             g_RWd.view(-1, g_RWd.shape[2]).addmm_(values_RWk.flatten(0, 1), block.w_v.T)
-        if joined > above:
-            own = self.targets.select(torch.arange(above, joined))
+        if self.joined > above:
+            own = self.targets.select(torch.arange(above, self.joined))
             pattern_JWH, sent_JHd = _sent_from_one_position(block, own, self.g_RWd.shape[1])
-            self.g_RWd[above:joined].baddbmm_(pattern_JWH, sent_JHd)
+            self.g_RWd[above : self.joined].baddbmm_(pattern_JWH, sent_JHd)
 
-    def _contract_attended(self, attended: tuple[Tensor, ...], stop: int) -> None:
+    def _contract_attended(self, attended: tuple[Tensor, ...]) -> None:
         """Weights of tokens and of the embedding's constant through the first attention."""
-        for position, g_Rd in enumerate(self.g_RWd[:stop].unbind(1)):
+        rows = slice(self.dead, self.joined)
+        for position, g_Rd in enumerate(self.alive.unbind(1)):
             products = g_Rd @ attended[position].T
             seen = slice(self.tokens.start, self.tokens.start + position + 1)
-            self.weights[:stop, seen] += products[:, :-1]
-            self.weights[:stop, self.embed_bias] += products[:, -1]
+            self.weights[rows, seen] += products[:, :-1]
+            self.weights[rows, self.embed_bias] += products[:, -1]
 
     def _contract_tokens(self) -> None:
         """Weights of the tokens and of the embedding's constant, straight from the embedding."""

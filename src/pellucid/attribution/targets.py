@@ -1,4 +1,4 @@
-"""What a graph explains: rows to compute, each a vector read somewhere in the residual stream."""
+"""Rows to compute: vectors read somewhere in the residual stream, each with the value it reads."""
 
 from dataclasses import dataclass
 
@@ -14,26 +14,26 @@ class Targets:
     """R rows to attribute.
 
     Attributes:
-        layer: the block whose `mlp_in` is read; the number of blocks for a logit.
+        depth: how far up the residual stream it is read; see `LinearModel.depth`.
         position: where it is read.
         vectors: the read direction, pulled back to the residual stream.
         constant: the part of the target's value that no source writes (encoder and norm bias).
         value: the target's pre-activation, which its row must sum to.
     """
 
-    layer: Int[Tensor, " R"]
+    depth: Int[Tensor, " R"]
     position: Int[Tensor, " R"]
     vectors: Float[Tensor, "R d"]
     constant: Float[Tensor, " R"]
     value: Float[Tensor, " R"]
 
     def __len__(self) -> int:
-        return len(self.layer)
+        return len(self.depth)
 
     def select(self, rows: Int[Tensor, " n"]) -> "Targets":
         """The chosen rows, in the order given."""
         return Targets(
-            layer=self.layer[rows],
+            depth=self.depth[rows],
             position=self.position[rows],
             vectors=self.vectors[rows],
             constant=self.constant[rows],
@@ -41,19 +41,20 @@ class Targets:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogitTargets:
-    """The logits a graph explains, most probable first."""
-
-    tokens: Int[Tensor, " n"]
-    probabilities: Float[Tensor, " n"]
-    targets: Targets
-
-
 def concatenate(parts: list[Targets]) -> Targets:
     """All rows of all parts, in order."""
-    names = ("layer", "position", "vectors", "constant", "value")
+    names = ("depth", "position", "vectors", "constant", "value")
     return Targets(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def difference(pair: Targets) -> Targets:
+    """The first of two targets at one place less the second."""
+    changes = {name: getattr(pair, name) for name in ("vectors", "constant", "value")}
+    return Targets(
+        depth=pair.depth[:1],
+        position=pair.position[:1],
+        **{name: values[:1] - values[1:] for name, values in changes.items()},
+    )
 
 
 def feature_targets(linear: LinearModel, layer: int, chosen: Int[Tensor, " R"]) -> Targets:
@@ -62,48 +63,51 @@ def feature_targets(linear: LinearModel, layer: int, chosen: Int[Tensor, " R"]) 
     Args:
         linear: the affine map.
         layer: the block.
-        chosen: which of the layer's active features, as indices into its `LocalLayer`.
+        chosen: which of the layer's active features, as indices into its `ActiveFeatures`.
     """
     local = linear.local.layers[layer]
-    dictionary = linear.local.dictionaries[layer]
-    features, positions = local.features[chosen], local.positions[chosen]
-    encoder = dictionary.encoder_rows(features).to(local.error.dtype)
-    read = linear.blocks[layer].read
+    positions = local.active.positions[chosen]
+    vectors, constant = local.active.read(chosen)
+    depth = linear.depth(local.read_site)
+    if local.cuts:
+        depth -= 1
+    elif local.read_site.kind == "mlp_in":
+        read = linear.blocks[layer].read
+        constant = constant + read.constant(vectors)
+        vectors = read.pull(vectors, positions)
     return Targets(
-        layer=torch.full_like(positions, layer),
+        depth=torch.full_like(positions, depth),
         position=positions,
-        vectors=read.pull(encoder, positions),
-        constant=read.constant(encoder) + dictionary.b_enc[features].to(encoder.dtype),
-        value=local.activations[chosen],
-    )
-
-
-def logit_targets(
-    linear: LinearModel, *, max_logits: int = 10, probability_mass: float = 0.95
-) -> LogitTargets:
-    """The most probable next tokens, each as its logit minus the mean logit.
-
-    Tokens are taken in order of probability until they hold `probability_mass`, at most
-    `max_logits` of them. A final softcap is not part of the target.
-    """
-    run = linear.local.run
-    sorted_p, order = run.probabilities.sort(descending=True)
-    before = sorted_p.cumsum(0) - sorted_p
-    count = min(max_logits, int((before < probability_mass).sum()))
-    tokens = order[:count]
-    unembedding = run.model.unembedding()
-    directions = unembedding[tokens] - unembedding.mean(dim=0)
-    constant = linear.final_read.constant(directions)
-    bias = run.model.unembedding_bias()
-    if bias is not None:
-        constant = constant + bias[tokens] - bias.mean()
-    last = torch.full_like(tokens, len(run.ids) - 1)
-    logits = run.logits[-1]
-    targets = Targets(
-        layer=torch.full_like(tokens, len(linear.blocks)),
-        position=last,
-        vectors=linear.final_read.pull(directions, last),
+        vectors=vectors,
         constant=constant,
-        value=logits[tokens] - logits.mean(),
+        value=local.active.activations[chosen],
     )
-    return LogitTargets(tokens=tokens, probabilities=sorted_p[:count], targets=targets)
+
+
+def unembedding_targets(
+    linear: LinearModel,
+    directions: Float[Tensor, "R d"],
+    bias: Float[Tensor, " R"],
+    position: int,
+    *,
+    value: Float[Tensor, " R"],
+) -> Targets:
+    """Products of the unembedding's input with some directions, at one position.
+
+    Args:
+        linear: the affine map.
+        directions: combinations of unembedding rows.
+        bias: the same combinations of the unembedding's bias.
+        position: which token's prediction.
+        value: the products themselves, as the model computed them.
+    """
+    constant = linear.final_read.constant(directions) + bias
+    positions = torch.full((len(directions),), position, device=directions.device)
+    vectors = linear.final_read.pull(directions, positions)
+    return Targets(
+        depth=torch.full_like(positions, 4 * len(linear.blocks) + 1),
+        position=positions,
+        vectors=vectors,
+        constant=constant,
+        value=value,
+    )

@@ -3,6 +3,7 @@
 from pellucid.dictionaries.activations import ACTIVATIONS, Activation, JumpReLU, ReLU, TopK
 from pellucid.dictionaries.base import Dictionary
 from pellucid.dictionaries.checkpoint import DICTIONARIES, load_dictionaries, save_dictionaries
+from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.dictionaries.sae import SAE
 from pellucid.dictionaries.transcoder import Transcoder
@@ -12,6 +13,7 @@ __all__ = [
     "DICTIONARIES",
     "SAE",
     "Activation",
+    "CrossLayerTranscoder",
     "Dictionary",
     "DictionarySet",
     "JumpReLU",

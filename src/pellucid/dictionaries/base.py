@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -27,13 +27,18 @@ class Dictionary(nn.Module, ABC):
         output = codes @ W_dec + b_dec (+ x @ W_skip.T)
 
     Parameters are frozen (training keeps its own and builds a dictionary at the end). Inputs are
-    converted to the dictionary's dtype; results have the dictionary's dtype.
+    converted to the dictionary's compute dtype, which results have too: that of its parameters,
+    unless they are kept in a smaller one (see `checkpoint.load_dictionaries`).
+
+    A cross-layer transcoder writes to several sites, each through its own decoder: "slot" 0 is the
+    write site, slot j the one j layers later; every other kind has slot 0 alone.
 
     Raises:
         DictionaryError: shapes that do not fit each other, or the activation.
     """
 
     kind: ClassVar[str]
+    decoder_dimensions: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -48,7 +53,7 @@ class Dictionary(nn.Module, ABC):
         write_site: AnySite,
     ) -> None:
         super().__init__()
-        _check_shapes(W_enc, b_enc, W_dec, b_dec, W_skip)
+        _check_shapes(W_enc, b_enc, W_dec, b_dec, W_skip, self.decoder_dimensions)
         activation.check(W_enc.shape[0])
         self.W_enc = nn.Parameter(W_enc, requires_grad=False)
         self.b_enc = nn.Parameter(b_enc, requires_grad=False)
@@ -58,7 +63,13 @@ class Dictionary(nn.Module, ABC):
         self.activation = activation
         self.read_site = read_site
         self.write_site = write_site
+        self.compute_dtype = self.W_enc.dtype
         self._check_kind()
+
+    def _apply(self, *args: Any, **options: Any) -> "Dictionary":
+        super()._apply(*args, **options)
+        self.compute_dtype = self.W_enc.dtype
+        return self
 
     @property
     def d_in(self) -> int:
@@ -68,7 +79,12 @@ class Dictionary(nn.Module, ABC):
     @property
     def d_out(self) -> int:
         """Width of what is written."""
-        return self.W_dec.shape[1]
+        return self.W_dec.shape[-1]
+
+    @property
+    def write_sites(self) -> tuple[AnySite, ...]:
+        """What each slot writes to."""
+        return (self.write_site,)
 
     @property
     def num_features(self) -> int:
@@ -86,25 +102,48 @@ class Dictionary(nn.Module, ABC):
     def pre_activations(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N F"]:
         """Dense pre-activations (N x F values: mind the memory)."""
         x = self.encoder_input(self._accept(x))
-        return nn.functional.linear(x, self.W_enc, self.b_enc)
+        if self.W_enc.dtype == x.dtype:
+            return nn.functional.linear(x, self.W_enc, self.b_enc)
+        pre = x.new_empty(len(x), self.num_features)
+        rows = max(1, _BLOCK_VALUES // self.d_in)
+        for start in range(0, self.num_features, rows):
+            part = slice(start, start + rows)
+            pre[:, part] = torch.addmm(
+                self.b_enc[part].to(x.dtype), x, self.W_enc[part].to(x.dtype).T
+            )
+        return pre
 
     def encode(self, x: Float[Tensor, "N d_in"]) -> SparseCodes:
         """Feature activations of each row of x, computed by blocks of rows to bound memory."""
         rows = max(1, _BLOCK_VALUES // self.num_features)
         return _join([self.activation(self.pre_activations(part)) for part in x.split(rows)])
 
-    def decode(self, codes: SparseCodes) -> Float[Tensor, "N d_out"]:
-        """What the features and the bias write: sum of a_i W_dec[i], plus b_dec; no skip path."""
+    def decoder(self, slot: int = 0) -> Float[Tensor, "F d_out"]:
+        """The decoder matrix of a slot."""
+        assert slot == 0, (self.kind, slot)
+        return self.W_dec
+
+    def decode(self, codes: SparseCodes, slot: int = 0) -> Float[Tensor, "N d_out"]:
+        """What the features write to a slot: sum of a_i W_dec[i], and in slot 0 b_dec; no skip."""
         if codes.num_features != self.num_features:
             raise DictionaryError(
                 f"codes of {codes.num_features} features cannot be decoded by a dictionary of "
                 f"{self.num_features}; use the dictionary that made them"
             )
-        return decode(codes.values.to(self.W_dec.dtype), codes.indices, self.W_dec) + self.b_dec
+        if self.W_dec.dtype == self.compute_dtype and self.W_dec.ndim == 2:
+            written = decode(codes.values.to(self.W_dec.dtype), codes.indices, self.W_dec)
+        else:
+            used, indices = codes.indices.unique(return_inverse=True)
+            written = decode(
+                codes.values.to(self.compute_dtype), indices, self.decoder_rows(used, slot)
+            )
+        return written + self.b_dec.to(self.compute_dtype) if slot == 0 else written
 
     def skip(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N d_out"] | None:
         """The linear path beside the features, x @ W_skip.T; None for a dictionary without one."""
-        return None if self.W_skip is None else nn.functional.linear(self._accept(x), self.W_skip)
+        if self.W_skip is None:
+            return None
+        return nn.functional.linear(self._accept(x), self.W_skip.to(self.compute_dtype))
 
     def forward(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N d_out"]:
         """The whole reconstruction, skip path included."""
@@ -114,11 +153,11 @@ class Dictionary(nn.Module, ABC):
 
     def encoder_rows(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
         """Encoder directions of the given features."""
-        return self.W_enc[indices]
+        return self.W_enc[indices].to(self.compute_dtype)
 
-    def decoder_rows(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n d_out"]:
-        """Decoder directions of the given features."""
-        return self.W_dec[indices]
+    def decoder_rows(self, indices: Int[Tensor, " n"], slot: int = 0) -> Float[Tensor, "n d_out"]:
+        """Decoder directions of the given features in a slot."""
+        return self.decoder(slot)[indices].to(self.compute_dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by the name it is saved under (see `checkpoint`)."""
@@ -128,13 +167,13 @@ class Dictionary(nn.Module, ABC):
         return tensors | {ACTIVATION_PREFIX + n: t for n, t in self.activation.tensors().items()}
 
     def _accept(self, x: Float[Tensor, "N d_in"]) -> Float[Tensor, "N d_in"]:
-        """The input in the dictionary's dtype, once its width is right."""
+        """The input in the compute dtype, once its width is right."""
         if x.shape[-1] != self.d_in:
             raise DictionaryError(
                 f"the input has width {x.shape[-1]} but the dictionary reads width {self.d_in}; "
                 "check that the dictionary belongs to this model and site"
             )
-        return x.to(self.W_enc.dtype)
+        return x.to(self.compute_dtype)
 
 
 def _join(parts: Sequence[SparseCodes]) -> SparseCodes:
@@ -149,16 +188,21 @@ def _join(parts: Sequence[SparseCodes]) -> SparseCodes:
 
 
 def _check_shapes(
-    W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, W_skip: Tensor | None
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    W_skip: Tensor | None,
+    decoder_dimensions: int,
 ) -> None:
-    if W_enc.ndim != 2 or W_dec.ndim != 2:
+    if W_enc.ndim != 2 or W_dec.ndim != decoder_dimensions:
         raise DictionaryError(
-            f"W_enc has shape {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; both must be "
-            "matrices with one row a feature"
+            f"W_enc has shape {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; they must have "
+            f"2 and {decoder_dimensions} dimensions, the first of them one row a feature"
         )
-    (num_features, d_in), d_out = W_enc.shape, W_dec.shape[1]
+    (num_features, d_in), d_out = W_enc.shape, W_dec.shape[-1]
     expected = [
-        ("W_dec", W_dec, (num_features, d_out)),
+        ("W_dec", W_dec, (num_features, *W_dec.shape[1:])),
         ("b_enc", b_enc, (num_features,)),
         ("b_dec", b_dec, (d_out,)),
     ]

@@ -2,7 +2,8 @@
 
 A folder with `manifest.json` (kind "dictionaries") and one `layer_{i}.safetensors` a layer, with
 keys W_enc, W_dec, b_enc, b_dec, optional W_skip and activation_function.threshold: the tensors of
-circuit-tracer's transcoder sets. Kind, activation and sites of each layer are in the manifest.
+circuit-tracer's transcoder sets (a cross-layer transcoder's W_dec is [F, slots, d]). Kind,
+activation and sites of each layer are in the manifest.
 """
 
 import re
@@ -15,20 +16,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pellucid.core.errors import CheckpointError
+from pellucid.core.errors import CheckpointError, ConfigError
 from pellucid.core.files import atomic_directory, recover_directory
 from pellucid.core.manifest import MANIFEST_NAME, Manifest, read_manifest
 from pellucid.core.registry import Registry
 from pellucid.core.types import parse_site
 from pellucid.dictionaries.activations import ACTIVATIONS
 from pellucid.dictionaries.base import ACTIVATION_PREFIX, Dictionary
+from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import MODEL_PARENT, DictionarySet
 from pellucid.dictionaries.sae import SAE
 from pellucid.dictionaries.transcoder import Transcoder
 
 ARTIFACT_KIND = "dictionaries"
 DICTIONARIES: Registry[type[Dictionary]] = Registry(
-    "dictionary kind", {cls.kind: cls for cls in (Transcoder, SAE)}
+    "dictionary kind", {cls.kind: cls for cls in (Transcoder, SAE, CrossLayerTranscoder)}
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -85,16 +87,29 @@ def load_dictionaries(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    lazy: bool = False,
 ) -> DictionarySet:
     """Load a dictionary set from a folder or from the Hugging Face hub ("owner/name").
 
     Every file is verified against the manifest's checksum. The caller checks that the set belongs
     to its model: `DictionarySet.check_model`.
 
+    Args:
+        source: the folder or hub id.
+        device: where to put the parameters.
+        dtype: of the parameters, and of everything computed with them.
+        lazy: leave the parameters in the files, in the dtype they are stored in: they are mapped
+            into memory, read where they are used, encoders a block of features at a time, decoders
+            a row an active feature. What is computed has `dtype`. For dictionaries that do not fit
+            into memory; on the CPU only.
+
     Raises:
+        ConfigError: lazy dictionaries on another device than the CPU.
         CheckpointError: nothing there, or a file is missing, damaged or not of this format.
         DictionaryError: the tensors do not form valid dictionaries.
     """
+    if lazy and torch.device(device).type != "cpu":
+        raise ConfigError(f"lazy dictionaries stay in their files, on the CPU; device is {device}")
     folder = _find(source)
     manifest = read_manifest(folder, kind=ARTIFACT_KIND)
     try:
@@ -104,10 +119,12 @@ def load_dictionaries(
             f"{folder / MANIFEST_NAME} does not describe its layers ({error!r}); save the "
             "dictionaries again"
         ) from error
-    dictionaries = {
-        layer: _load_layer(folder, layer, spec).to(device=device, dtype=dtype)
-        for layer, spec in layers.items()
-    }
+    dictionaries = {layer: _load_layer(folder, layer, spec) for layer, spec in layers.items()}
+    for dictionary in dictionaries.values():
+        if lazy:
+            dictionary.compute_dtype = dtype
+        else:
+            dictionary.to(device=device, dtype=dtype)
     return DictionarySet(folder.name, dictionaries, manifest)
 
 

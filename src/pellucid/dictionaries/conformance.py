@@ -86,8 +86,11 @@ def _check_activation(dictionary: Dictionary, x: Tensor) -> None:
 
 def _check_decode(dictionary: Dictionary, x: Tensor) -> None:
     codes = dictionary.encode(x)
-    expected = codes.dense() @ dictionary.W_dec + dictionary.b_dec
-    _demand(_close(dictionary.decode(codes), expected), dictionary, "decoding is linear in codes")
+    for slot in range(len(dictionary.write_sites)):
+        expected = codes.dense() @ dictionary.decoder(slot)
+        expected = expected + dictionary.b_dec if slot == 0 else expected
+        written = dictionary.decode(codes, slot)
+        _demand(_close(written, expected), dictionary, "decoding is linear in codes")
 
 
 def _check_forward(dictionary: Dictionary, x: Tensor) -> None:
@@ -109,11 +112,13 @@ def _check_rows(dictionary: Dictionary, x: Tensor) -> None:
         "encoder_rows are what pre-activations are products with",
     )
     one = SparseCodes(x.new_ones(len(features), 1), features[:, None], dictionary.num_features)
-    _demand(
-        _close(dictionary.decode(one) - dictionary.b_dec, dictionary.decoder_rows(features)),
-        dictionary,
-        "decoder_rows are what one feature at activation 1 writes",
-    )
+    for slot in range(len(dictionary.write_sites)):
+        written = dictionary.decode(one, slot) - (dictionary.b_dec if slot == 0 else 0)
+        _demand(
+            _close(written, dictionary.decoder_rows(features, slot)),
+            dictionary,
+            "decoder_rows are what one feature at activation 1 writes",
+        )
 
 
 def _check_batching(dictionary: Dictionary, x: Tensor) -> None:

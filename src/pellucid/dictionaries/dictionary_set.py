@@ -97,7 +97,7 @@ class DictionarySet:
 def _check_sites(name: str, layer: int, dictionary: Dictionary, model: DescribedModel) -> None:
     sites = (
         ("reads", dictionary.read_site, dictionary.d_in),
-        ("writes", dictionary.write_site, dictionary.d_out),
+        *(("writes", site, dictionary.d_out) for site in dictionary.write_sites),
     )
     for verb, site, width in sites:
         if not isinstance(site, Site):

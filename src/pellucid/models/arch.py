@@ -11,6 +11,7 @@ from typing import Any
 from pellucid.core.errors import SiteError
 from pellucid.core.types import Site
 from pellucid.models.attention_layouts import AttentionLayout
+from pellucid.models.mlp import GATED, MlpLayout
 from pellucid.models.taps import TapPoint
 
 
@@ -49,6 +50,7 @@ class ArchSpec:
         attn_post_norm, mlp_post_norm: norms on what attention and MLP add to the residual.
         norm: how all of these norms compute.
         layout: where the attention keeps its value and output projections.
+        mlp_layout: where the MLP keeps its projections.
         parallel: attention and MLP both read the block's input and are added together.
     """
 
@@ -69,6 +71,7 @@ class ArchSpec:
     mlp_post_norm: str | None = None
     norm: NormForm
     layout: AttentionLayout
+    mlp_layout: MlpLayout = GATED
     parallel: bool = False
 
     def block_path(self, layer: int, inside: str | None = None) -> str:

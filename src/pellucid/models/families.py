@@ -12,6 +12,7 @@ from pellucid.models.attention_layouts import (
     last_rows,
     last_third_of_each_head,
 )
+from pellucid.models.mlp import MlpLayout
 
 LAYER_NORM = NormForm(centred=True, eps="eps")
 RMS_NORM = NormForm()
@@ -46,6 +47,7 @@ GPT2 = ArchSpec(
     mlp_norm="ln_2",
     norm=LAYER_NORM,
     layout=AttentionLayout(value="c_attn", output="c_proj", value_rows=last_rows),
+    mlp_layout=MlpLayout(up="c_fc", gate=None, down="c_proj", act="act"),
 )
 
 GPT_NEOX = ArchSpec(
@@ -64,6 +66,7 @@ GPT_NEOX = ArchSpec(
     layout=AttentionLayout(
         value="query_key_value", output="dense", value_rows=last_third_of_each_head
     ),
+    mlp_layout=MlpLayout(up="dense_h_to_4h", gate=None, down="dense_4h_to_h", act="act"),
     parallel=True,
 )
 
@@ -107,6 +110,9 @@ _SPECS = (
         family="phi3",
         model_type="phi3",
         layout=AttentionLayout(value="qkv_proj", output="o_proj", value_rows=last_rows),
+        mlp_layout=MlpLayout(
+            up="gate_up_proj", gate="gate_up_proj", down="down_proj", act="activation_fn"
+        ),
     ),
 )
 

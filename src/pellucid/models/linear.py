@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pellucid.models.arch import ArchSpec, NormForm
 from pellucid.models.attention_layouts import HeadShape, weight_and_bias
+from pellucid.models.mlp import MlpWeights, read_mlp
 from pellucid.models.taps import submodule
 
 
@@ -40,17 +41,18 @@ class NormWeights:
 
     def scale(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... 1"]:
         """The factor that is frozen: one over the root mean square (of x minus its mean)."""
-        x = self._centre(x.to(_at_least_float32(x.dtype)))
+        x = self.centre(x.to(_at_least_float32(x.dtype)))
         return torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
 
     def apply(
         self, x: Float[Tensor, "... d"], scale: Float[Tensor, "... 1"]
     ) -> Float[Tensor, "... d"]:
         """The norm's output for `x` under a given scale."""
-        y = self._centre(x) * scale * self.gain
+        y = self.centre(x) * scale * self.gain
         return y if self.bias is None else y + self.bias
 
-    def _centre(self, x: Tensor) -> Tensor:
+    def centre(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """x less its mean where the norm subtracts it (a symmetric linear map), else x."""
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
 
@@ -93,7 +95,7 @@ class AttentionWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockLinear:
-    """One block: its attention and its norms, None where the family has none there.
+    """One block: its attention, MLP and norms, None where the family has none there.
 
     Attributes:
         attn_norm, mlp_norm: before attention and before the MLP.
@@ -102,6 +104,7 @@ class BlockLinear:
     """
 
     attention: AttentionWeights
+    mlp: MlpWeights
     attn_norm: NormWeights | None
     attn_post_norm: NormWeights | None
     mlp_norm: NormWeights | None
@@ -156,6 +159,7 @@ def read_block(root: nn.Module, spec: ArchSpec, layer: int) -> BlockLinear:
 
     return BlockLinear(
         attention=read_attention(root, spec, layer),
+        mlp=read_mlp(root, spec.mlp_layout, spec.block_path(layer, spec.mlp)),
         attn_norm=norm(spec.attn_norm),
         attn_post_norm=norm(spec.attn_post_norm),
         mlp_norm=norm(spec.mlp_norm),

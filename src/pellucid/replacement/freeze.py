@@ -4,7 +4,7 @@ With these held fixed, and each MLP's output taken as given, the model is an aff
 residual stream. `freeze` records them; `frozen_taps` makes the real modules compute with them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +32,7 @@ class FrozenLayer:
     attn_scale: Float[Tensor, "S 1"] | None
     attn_post_scale: Float[Tensor, "S 1"] | None
     mlp_scale: Float[Tensor, "S 1"] | None
+    mlp_post_scale: Float[Tensor, "S 1"] | None
     mlp_in: Float[Tensor, "S d"]
     mlp_out: Float[Tensor, "S d"]
 
@@ -40,8 +41,7 @@ class FrozenLayer:
 class FrozenRun:
     """A forward pass over one prompt, frozen.
 
-    `logits` are the unembedding's own output at every position, before any softcap;
-    `probabilities` are the model's next-token probabilities at the last position.
+    `logits` are the unembedding's own output at every position, before any softcap.
     """
 
     model: LanguageModel
@@ -51,7 +51,19 @@ class FrozenRun:
     final_norm: NormWeights
     final_scale: Float[Tensor, "S 1"]
     logits: Float[Tensor, "S V"]
-    probabilities: Float[Tensor, " V"]
+    residuals: Mapping[Site, Float[Tensor, "S d"]]
+
+    def residual(self, site: Site) -> Float[Tensor, "S d"]:
+        """The residual stream at `resid_pre`, `resid_mid` or `resid_post` of a layer."""
+        if site.kind == "resid_post" and site.layer + 1 < len(self.layers):
+            site = Site("resid_pre", site.layer + 1)
+        return self.residuals[site]
+
+    def probabilities(self, position: int = -1) -> Float[Tensor, " V"]:
+        """The model's next-token probabilities at a position."""
+        logits, cap = self.logits[position], self.model.logit_softcap
+        logits = logits if cap is None else cap * torch.tanh(logits / cap)
+        return logits.softmax(dim=-1)
 
 
 @torch.no_grad()
@@ -90,10 +102,16 @@ def freeze(model: LanguageModel, ids: Int[Tensor, " S"]) -> FrozenRun:
             (Site("mlp_in", layer), keep(f"mlp_in{layer}")),
             (Site("mlp_out", layer), keep(f"mlp_out{layer}")),
         ]
-        for name, norm in _linear_norms(block):
+        for name, norm in _norms(block):
             taps.append((TapPoint(norm.path, "output"), keep_scale(f"{name}{layer}", norm)))
+    sites = [Site("resid_post", len(blocks) - 1)]
+    for layer, block in enumerate(blocks):
+        sites.append(Site("resid_pre", layer))
+        if not block.parallel:
+            sites.append(Site("resid_mid", layer))
+    taps += [(site, keep(str(site))) for site in sites]
     with model.tapped(taps):
-        output = model.logits(ids[None])
+        model.logits(ids[None])
     layers = tuple(
         FrozenLayer(
             block=block,
@@ -101,6 +119,7 @@ def freeze(model: LanguageModel, ids: Int[Tensor, " S"]) -> FrozenRun:
             attn_scale=kept.get(f"attn{layer}"),
             attn_post_scale=kept.get(f"attn_post{layer}"),
             mlp_scale=kept.get(f"mlp{layer}"),
+            mlp_post_scale=kept.get(f"mlp_post{layer}"),
             mlp_in=kept[f"mlp_in{layer}"],
             mlp_out=kept[f"mlp_out{layer}"],
         )
@@ -114,16 +133,16 @@ def freeze(model: LanguageModel, ids: Int[Tensor, " S"]) -> FrozenRun:
         final_norm=final_norm,
         final_scale=kept["final"],
         logits=kept["logits"],
-        probabilities=output[0, -1].softmax(dim=-1),
+        residuals={site: kept[str(site)] for site in sites},
     )
 
 
-def _linear_norms(block: BlockLinear) -> Sequence[tuple[str, NormWeights]]:
-    """The norms the frozen map passes through (an MLP's post-norm lies inside its output)."""
+def _norms(block: BlockLinear) -> Sequence[tuple[str, NormWeights]]:
     named = (
         ("attn", block.attn_norm),
         ("attn_post", block.attn_post_norm),
         ("mlp", block.mlp_norm),
+        ("mlp_post", block.mlp_post_norm),
     )
     return [(name, norm) for name, norm in named if norm is not None]
 
@@ -140,7 +159,8 @@ def attention_taps(run: FrozenRun) -> Taps:
 
 
 def norm_taps(run: FrozenRun) -> Taps:
-    """Taps that make every norm use its recorded scale."""
+    """Taps that make every norm use its recorded scale (an MLP's post-norm lies inside its output,
+    which has its own tap)."""
     norms = [(run.final_norm, run.final_scale)]
     for layer in run.layers:
         block = layer.block

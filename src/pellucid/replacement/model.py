@@ -8,8 +8,7 @@ from torch import Tensor
 from pellucid.core.errors import ConfigError
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.models.model import LanguageModel
-from pellucid.replacement.freeze import freeze
-from pellucid.replacement.local import LocalReplacement, decompose
+from pellucid.replacement.local import LocalReplacement, Missing, local_replacement
 from pellucid.replacement.splice import replaced_logits
 
 
@@ -52,10 +51,11 @@ class ReplacementModel:
         functions = {layer: self.dictionaries[layer] for layer in chosen}
         return replaced_logits(self.model, functions, ids, mask)
 
-    def local(self, ids: Int[Tensor, " S"]) -> LocalReplacement:
-        """The local replacement model of one prompt.
+    def local(self, ids: Int[Tensor, " S"], missing: Missing = "refuse") -> LocalReplacement:
+        """The local replacement model of one prompt; see `local.decompose`.
 
         Raises:
-            DictionaryError: a layer has no transcoder.
+            DictionaryError: a layer has no dictionary and nothing stands for it, or one of a kind
+                that cannot be traced.
         """
-        return decompose(freeze(self.model, ids), self.dictionaries)
+        return local_replacement(self.model, ids, self.dictionaries, missing)

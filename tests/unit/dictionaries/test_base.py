@@ -52,7 +52,7 @@ def test_an_sae_subtracts_the_decoder_bias_and_a_transcoder_does_not() -> None:
         ({"b_enc": torch.ones(4)}, r"b_enc has shape \(4,\).*ask for \(6,\)"),
         ({"b_dec": torch.ones(4)}, r"b_dec has shape \(4,\).*ask for \(3,\)"),
         ({"W_skip": torch.ones(4, 3)}, r"W_skip has shape \(4, 3\).*ask for \(3, 4\)"),
-        ({"W_enc": torch.ones(6)}, "both must be matrices"),
+        ({"W_enc": torch.ones(6)}, "they must have 2 and 2 dimensions"),
         ({"activation": TopK(7)}, "k is 7 but there are only 6 features"),
     ],
 )

@@ -1,0 +1,137 @@
+"""The rows of one prompt, computed when first asked for and kept: every graph shares them.
+
+A row depends on the prompt up to its target's position and on nothing else: not on what is being
+explained, nor on what follows. So the graphs of all targets and of all prefixes of a prompt can be
+put together from the same rows.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.linearise import LinearModel
+from pellucid.attribution.sweep import attribution_rows
+from pellucid.attribution.targets import Targets, concatenate, feature_targets
+
+SMALLEST_SUM = 1e-10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRows:
+    """A block of finished rows, with what every use of them needs.
+
+    Attributes:
+        features: the number of each row's feature in layer-major order, -1 where it is none.
+        layers: ranges of rows by layer, highest first.
+        columns: what the columns are; of these the first `n_sources` are not constants.
+        weights: direct effects.
+        size: sum of |weights| over sources that are not constants.
+        value: what the row must sum to.
+        error: by how much it does not, as a share of the value.
+    """
+
+    features: Int[Tensor, " R"]
+    layers: list[tuple[int, slice]]
+    columns: Int[Tensor, " C"]
+    n_sources: int
+    weights: Float[Tensor, "R C"]
+    size: Float[Tensor, " R"]
+    value: Float[Tensor, " R"]
+    error: Float[Tensor, " R"]
+
+
+class RowStore:
+    """All rows computed so far of the matrix that `table` describes.
+
+    Args:
+        linear: the affine map.
+        table: its columns.
+    """
+
+    def __init__(self, linear: LinearModel, table: SourceTable) -> None:
+        self.linear, self.table = linear, table
+        self.blocks: list[KeptRows] = []
+        self._block_of = torch.full((len(table.feature_columns),), -1)
+
+    @property
+    def n_rows(self) -> int:
+        """How many features have a row."""
+        return int((self._block_of >= 0).sum())
+
+    def explain(self, targets: Targets) -> tuple[list[KeptRows], list[Int[Tensor, " R"]]]:
+        """Rows of what a graph explains, which are not kept, and which target each row is of."""
+        nothing = torch.full((len(targets),), -1)
+        blocks, numbers = zip(*self._compute(targets, nothing), strict=True)
+        return list(blocks), list(numbers)
+
+    def require(
+        self,
+        features: Int[Tensor, " n"],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Compute the rows of those of these features that have none yet.
+
+        Args:
+            features: numbers in layer-major order.
+            on_progress: called with how many of these features have a row by now.
+        """
+        missing = features[self._block_of[features] < 0]
+        done = len(features) - len(missing)
+        if len(missing) == 0:
+            return
+        missing = missing.sort().values
+        for block, _ in self._compute(self._targets(missing), missing):
+            self._block_of[block.features] = len(self.blocks)
+            self.blocks.append(block)
+            done += len(block.features)
+            if on_progress is not None:
+                on_progress(done)
+
+    def holding(self, chosen: Bool[Tensor, " F"]) -> list[tuple[KeptRows, Bool[Tensor, " R"]]]:
+        """The blocks that hold rows of chosen features, with which of their rows these are."""
+        numbers = self._block_of[chosen].unique().tolist()
+        return [(block, chosen[block.features]) for block in (self.blocks[n] for n in numbers)]
+
+    def _targets(self, features: Int[Tensor, " n"]) -> Targets:
+        layers, slots = self.table.feature_layers[features], self.table.feature_slots[features]
+        return concatenate(
+            [
+                feature_targets(self.linear, layer, slots[layers == layer])
+                for layer in layers.unique().tolist()
+            ]
+        )
+
+    def _compute(
+        self, targets: Targets, features: Int[Tensor, " n"]
+    ) -> Iterator[tuple[KeptRows, Int[Tensor, " R"]]]:
+        n_constants = self.table.size - self.table.bias_start
+        for block in attribution_rows(self.linear, self.table, targets):
+            rows = features[block.rows]
+            n_sources = len(block.columns) - n_constants
+            value = targets.value[block.rows].double()
+            total = block.weights.sum(dim=1, dtype=torch.float64)
+            kept = KeptRows(
+                features=rows,
+                layers=_layer_ranges(self.table.feature_layers[rows].tolist()),
+                columns=block.columns,
+                n_sources=n_sources,
+                weights=block.weights,
+                size=block.weights[:, :n_sources].abs().sum(dim=1).clamp_min(SMALLEST_SUM),
+                value=value.float(),
+                error=((total - value).abs() / value.abs().clamp_min(1e-6)).float(),
+            )
+            yield kept, block.rows
+
+
+def _layer_ranges(layers: list[int]) -> list[tuple[int, slice]]:
+    ranges, start = [], 0
+    for layer, same in groupby(layers):
+        stop = start + len(list(same))
+        ranges.append((layer, slice(start, stop)))
+        start = stop
+    return ranges

@@ -27,7 +27,14 @@ def active_features(local: LocalReplacement) -> Tensor:
     """(layer, position, index) of every active feature."""
     return torch.cat(
         [
-            torch.stack([torch.full_like(part.positions, layer), part.positions, part.features], 1)
+            torch.stack(
+                [
+                    torch.full_like(part.active.positions, layer),
+                    part.active.positions,
+                    part.active.features,
+                ],
+                1,
+            )
             for layer, part in enumerate(local.layers)
         ]
     )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.attribution.linearise import LinearModel, linearise
-from pellucid.attribution.measure import frozen_taps
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.explain import TopLogits, explained
+from pellucid.attribution.linearise import LinearModel, linearise
+from pellucid.attribution.measure import frozen_taps
 from pellucid.attribution.sweep import attribution_rows
 from pellucid.attribution.targets import concatenate, feature_targets
 from pellucid.core.types import Site
@@ -136,7 +136,8 @@ def test_rows_equal_perturbations_and_sum_to_their_targets(family, basis):
     assert (scale > 0).all()
     assert float(((ours - expected).abs() / scale).max()) <= 1e-6
     value = all_targets(linear)[1].value
-    assert float(((swept.sum(dim=1) - value).abs() / swept.abs().sum(dim=1)).max()) <= 1e-9
+    # transformers computes RMS norms in float32 whatever the dtype of the model
+    assert float(((swept.sum(dim=1) - value).abs() / swept.abs().sum(dim=1)).max()) <= 1e-6
 
 
 @pytest.mark.parametrize("basis", ["plt", "clt", "mixed"])

@@ -65,8 +65,7 @@ class RowStore:
 
     def explain(self, targets: Targets) -> tuple[list[KeptRows], list[Int[Tensor, " R"]]]:
         """Rows of what a graph explains, which are not kept, and which target each row is of."""
-        nothing = torch.full((len(targets),), -1)
-        blocks, numbers = zip(*self._compute(targets, nothing), strict=True)
+        blocks, numbers = zip(*self._compute(targets, None), strict=True)
         return list(blocks), list(numbers)
 
     def require(
@@ -107,17 +106,17 @@ class RowStore:
         )
 
     def _compute(
-        self, targets: Targets, features: Int[Tensor, " n"]
+        self, targets: Targets, features: Int[Tensor, " n"] | None
     ) -> Iterator[tuple[KeptRows, Int[Tensor, " R"]]]:
         n_constants = self.table.size - self.table.bias_start
         for block in attribution_rows(self.linear, self.table, targets):
-            rows = features[block.rows]
+            rows = torch.full_like(block.rows, -1) if features is None else features[block.rows]
             n_sources = len(block.columns) - n_constants
             value = targets.value[block.rows].double()
             total = block.weights.sum(dim=1, dtype=torch.float64)
             kept = KeptRows(
                 features=rows,
-                layers=_layer_ranges(self.table.feature_layers[rows].tolist()),
+                layers=[] if features is None else self._layer_ranges(rows),
                 columns=block.columns,
                 n_sources=n_sources,
                 weights=block.weights,
@@ -127,11 +126,10 @@ class RowStore:
             )
             yield kept, block.rows
 
-
-def _layer_ranges(layers: list[int]) -> list[tuple[int, slice]]:
-    ranges, start = [], 0
-    for layer, same in groupby(layers):
-        stop = start + len(list(same))
-        ranges.append((layer, slice(start, stop)))
-        start = stop
-    return ranges
+    def _layer_ranges(self, features: Int[Tensor, " R"]) -> list[tuple[int, slice]]:
+        ranges, start = [], 0
+        for layer, same in groupby(self.table.feature_layers[features].tolist()):
+            stop = start + len(list(same))
+            ranges.append((layer, slice(start, stop)))
+            start = stop
+        return ranges

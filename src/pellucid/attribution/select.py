@@ -11,6 +11,7 @@ from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.rows import KeptRows, RowStore
 
 REFRESHES = 4
+"""How often influence is measured anew on the way to a cap; four times as often to stop early."""
 SMALLEST_BATCH = 64
 
 
@@ -48,7 +49,8 @@ def select_features(
     reachable = _reachable(table, top)
     total = int(reachable.sum())
     goal = min(max_features, total)
-    batch = goal if goal == total else max(SMALLEST_BATCH, -(-goal // REFRESHES))
+    refreshes = 4 * REFRESHES if epsilon > 0 else 1 if goal == total else REFRESHES
+    batch = max(SMALLEST_BATCH, -(-goal // refreshes))
     chosen = torch.zeros_like(reachable)
     whole = float(sum(part.sum() for part in weights))
     while True:
@@ -67,10 +69,14 @@ def select_features(
             stable=True,
         )
         more = ranked[: min(batch, goal - done)]
-        store.require(
-            more, None if on_progress is None else lambda n, at=done: on_progress(at + n, goal)
-        )
+        store.require(more, _shifted(on_progress, done, goal))
         chosen[more] = True
+
+
+def _shifted(
+    on_progress: Callable[[int, int], None] | None, done: int, goal: int
+) -> Callable[[int], None] | None:
+    return None if on_progress is None else lambda more: on_progress(done + more, goal)
 
 
 def feature_influence(

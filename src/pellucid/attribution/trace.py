@@ -94,10 +94,7 @@ class Trace:
                 f"position {position} is not in the prompt of {self.n_positions} tokens; use "
                 f"{-self.n_positions} to {self.n_positions - 1}"
             )
-        if max_features < 1:
-            raise ConfigError(f"max_features is {max_features}; give a number of at least 1")
-        if not 0 <= epsilon < 1:
-            raise ConfigError(f"epsilon is {epsilon}; give a share from 0 to below 1")
+        _check_limits(max_features, epsilon)
         wanted = explained(self.linear, targets or [TopLogits()], last)
         top, numbers = self.rows.explain(wanted.targets)
         selection = select_features(
@@ -131,6 +128,13 @@ class Trace:
             "token_ids": run.ids[: last + 1].tolist(),
             "active_features": int((self.table.feature_positions <= last).sum()),
         }
+
+
+def _check_limits(max_features: int, epsilon: float) -> None:
+    if max_features < 1:
+        raise ConfigError(f"max_features is {max_features}; give a number of at least 1")
+    if not 0 <= epsilon < 1:
+        raise ConfigError(f"epsilon is {epsilon}; give a share from 0 to below 1")
 
 
 def trace(
@@ -174,6 +178,7 @@ def trace(
         DictionaryError: the dictionaries do not fit the model.
         ConfigError: a limit is out of range.
     """
+    _check_limits(max_features, epsilon)
     likeliest = TopLogits(max_logits=max_logits, probability_mass=probability_mass)
     whole = Trace(model, prompt, dictionaries, missing=missing)
     graph = whole.graph(

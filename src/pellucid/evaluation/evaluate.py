@@ -5,7 +5,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pellucid.core.errors import DictionaryError
 from pellucid.core.types import Site
+from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.evaluation.baselines import BASELINES, fit_baselines
 from pellucid.evaluation.replaced import (
@@ -58,11 +60,16 @@ def evaluate(
         on_progress: told what is being measured.
 
     Raises:
-        DictionaryError: the dictionaries belong to another model.
+        DictionaryError: the dictionaries belong to another model, or are cross-layer ones.
         DataError: the text cannot be read or is too short.
     """
     tell = on_progress or _silent
     dictionaries.check_model(model, every_layer=False)
+    if any(isinstance(dictionary, CrossLayerTranscoder) for dictionary in dictionaries):
+        raise DictionaryError(
+            f"{dictionaries.name!r} is a cross-layer transcoder, whose layers cannot be measured "
+            "one by one; compare the logits of ReplacementModel with the model's"
+        )
     source = open_text(data, seed=seed)
     held_out, fitting = source.split("heldout"), source.split("train")
     rows = EvaluationRows(held_out, model, tokens=tokens)

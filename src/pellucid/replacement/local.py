@@ -163,8 +163,12 @@ def _transcoder_layer(
 ) -> LocalLayer:
     """A layer whose MLP output is predicted, also by the cross-layer features of layers below."""
     frozen, read_site = run.layers[index], dictionary.read_site
-    reads = isinstance(read_site, Site) and read_site.kind in READABLE_KINDS
-    if not reads or dictionary.write_site != Site("mlp_out", index) or read_site.layer != index:
+    if (
+        not isinstance(read_site, Site)
+        or read_site.kind not in READABLE_KINDS
+        or read_site.layer != index
+        or dictionary.write_site != Site("mlp_out", index)
+    ):
         raise DictionaryError(
             f"the dictionary of layer {index} maps {read_site} to {dictionary.write_site}; tracing "
             f"takes transcoders that read {', '.join(READABLE_KINDS)} of their layer and write its "

@@ -6,8 +6,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pellucid.core.errors import ConfigError
+from pellucid.core.types import Site
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.models.model import LanguageModel
+from pellucid.replacement.functions import mlp_functions
 from pellucid.replacement.local import LocalReplacement, Missing, local_replacement
 from pellucid.replacement.splice import replaced_logits
 
@@ -41,6 +43,8 @@ class ReplacementModel:
 
         Raises:
             ConfigError: `layers` names a layer without a dictionary.
+            DictionaryError: a dictionary that does not write an MLP's output, or a cross-layer
+                transcoder of a layer without those below it.
         """
         chosen = self.dictionaries.layers if layers is None else sorted(layers)
         missing = sorted(set(chosen) - set(self.dictionaries.layers))
@@ -48,8 +52,10 @@ class ReplacementModel:
             raise ConfigError(
                 f"layer {missing[0]} has no dictionary; layers with one: {self.dictionaries.layers}"
             )
-        functions = {layer: self.dictionaries[layer] for layer in chosen}
-        return replaced_logits(self.model, functions, ids, mask)
+        functions = mlp_functions(self.dictionaries, chosen)
+        reads = {layer: self.dictionaries[layer].read_site for layer in chosen}
+        sites = {layer: site for layer, site in reads.items() if isinstance(site, Site)}
+        return replaced_logits(self.model, functions, ids, mask, sites)
 
     def local(self, ids: Int[Tensor, " S"], missing: Missing = "refuse") -> LocalReplacement:
         """The local replacement model of one prompt; see `local.decompose`.

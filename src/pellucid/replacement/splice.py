@@ -33,15 +33,19 @@ def replaced_logits(
     functions: Mapping[int, MlpFunction],
     ids: Int[Tensor, "B S"],
     mask: Bool[Tensor, "B S"] | None = None,
+    read_sites: Mapping[int, Site] | None = None,
 ) -> Float[Tensor, "B S V"]:
     """Logits of the model with the MLPs of some layers replaced.
 
     Args:
         model: the language model.
-        functions: layer -> function from `mlp_in` [N, d] to what replaces `mlp_out` [N, d].
+        functions: layer -> function from `mlp_in` [N, d] to what replaces `mlp_out` [N, d]; they
+            are called in the order of the layers.
         ids: token ids.
         mask: True at real tokens; None when nothing is padded.
+        read_sites: layer -> what its function takes instead of `mlp_in`.
     """
+    read_sites = read_sites or {}
     keep_BS1 = anchor_mask(model, ids, mask)[..., None]
     inputs: dict[int, Tensor] = {}
     taps: list[tuple[Site, TapFunction]] = []
@@ -57,6 +61,7 @@ def replaced_logits(
             replaced = function(x.reshape(-1, x.shape[-1])).reshape(value.shape)
             return torch.where(keep_BS1, value, replaced.to(value.dtype))
 
-        taps += [(Site("mlp_in", layer), remember), (Site("mlp_out", layer), replace)]
+        read_site = read_sites.get(layer, Site("mlp_in", layer))
+        taps += [(read_site, remember), (Site("mlp_out", layer), replace)]
     with model.tapped(taps):
         return model.logits(ids, mask)

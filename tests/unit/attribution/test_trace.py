@@ -190,7 +190,7 @@ def test_a_prompt_may_be_text(llama):
         ({"max_features": 0}, "max_features is 0"),
         ({"max_logits": 0}, "max_logits is 0"),
         ({"probability_mass": 1.5}, "probability_mass is 1.5"),
-        ({"epsilon": -0.1}, "epsilon -0.1"),
+        ({"epsilon": -0.1}, "epsilon is -0.1"),
     ],
 )
 def test_limits_out_of_range_are_refused(llama, arguments, message):

@@ -11,9 +11,10 @@ from pellucid.dictionaries.activations import TopK
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.models.load import load_model
 from pellucid.replacement.freeze import attention_taps, freeze, norm_taps
+from pellucid.replacement.local import local_replacement
 from pellucid.replacement.model import ReplacementModel
 from pellucid.replacement.splice import anchor_mask, replaced_logits
-from support.tiny_dictionaries import tiny_transcoders
+from support.tiny_dictionaries import BASES, tiny_basis, tiny_set, tiny_transcoders
 from support.tiny_models import FAMILIES, tiny_model, word_tokenizer
 
 IDS = [11, 42, 7, 42, 30]
@@ -92,22 +93,59 @@ def test_frozen_modules_reproduce_the_run_they_were_frozen_from(family):
     torch.testing.assert_close(frozen, model.logits(run.ids[None]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_features_error_and_constants_add_up_to_the_mlp_output(skip):
-    model = load("gemma2")
-    dictionaries = tiny_transcoders(model, skip=skip)
-    local = ReplacementModel(model, dictionaries).local(model.encode_ids(IDS))
-    assert local.n_features > 0
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "gpt2"])
+def test_features_error_and_constants_add_up_to_what_the_model_computed(family, basis):
+    model = load(family)
+    dictionaries, missing = tiny_basis(model, basis)
+    local = local_replacement(model, model.encode_ids(IDS), dictionaries, missing)
     for index, layer in enumerate(local.layers):
-        frozen, dictionary = local.run.layers[index], dictionaries[index]
+        frozen, active = local.run.layers[index], layer.active
         total = layer.error + layer.constant
-        written = dictionary.W_dec[layer.features] * layer.activations[:, None]
-        total = total.index_add(0, layer.positions, written)
-        if skip:
-            answered = dictionary.skip(frozen.mlp_in)
-            total = total + answered.masked_fill(layer.anchored[:, None], 0)
-        torch.testing.assert_close(total, frozen.mlp_out)
-        assert not (layer.positions == 0).any(), "position 0 (BOS) has no features"
+        for lower in range(index + 1):
+            for slot, site in local.slots(lower).items():
+                if site == layer.write_site:
+                    source = local.layers[lower].active
+                    total = total.index_add(0, source.positions, source.written(slot))
+        mlp = layer.mlp_constant
+        if layer.path is not None:
+            answered = layer.path.apply(frozen.mlp_in)
+            total, mlp = (total + answered, mlp) if mlp is None else (total, mlp + answered)
+        expected = local.run.residual(layer.write_site) if layer.cuts else frozen.mlp_out
+        torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
+        if mlp is not None:
+            torch.testing.assert_close(mlp, frozen.mlp_out, rtol=1e-4, atol=1e-5)
+        assert not (active.positions == 0).any(), "position 0 (BOS) has no features"
+
+
+def test_a_cross_layer_transcoder_computes_every_mlp_from_all_layers_below():
+    model = load("llama")
+    parts = tiny_set(model, ["clt-mid"] * model.n_layers)
+    replaced = ReplacementModel(model, parts)
+    ids = model.encode_ids(IDS)
+    sites = [Site("resid_mid", layer) for layer in range(model.n_layers)]
+
+    codes: list[torch.Tensor] = []
+    taps = []
+    for layer, site in enumerate(sites):
+
+        def remember(value, _call, layer=layer):
+            codes[layer:] = [parts[layer].encode(value[0]).dense()]
+
+        def write(value, _call, layer=layer):
+            out = parts[layer].b_dec.clone().expand_as(value[0]).clone()
+            for lower in range(layer + 1):
+                out += codes[lower] @ parts[lower].W_dec[:, layer - lower]
+            out[0] = value[0, 0]  # BOS keeps its own MLP
+            return out[None]
+
+        taps += [(site, remember), (Site("mlp_out", layer), write)]
+    with model.tapped(taps):
+        expected = model.logits(ids[None])
+    for _ in range(2):  # nothing is left over from the forward before
+        torch.testing.assert_close(replaced.logits(ids[None]), expected)
+    with pytest.raises(DictionaryError, match="cannot stand without layer 0"):
+        replaced.logits(ids[None], layers=[1])
 
 
 def test_dictionaries_of_another_width_or_kind_are_refused():
@@ -115,10 +153,10 @@ def test_dictionaries_of_another_width_or_kind_are_refused():
     with pytest.raises(DictionaryError, match="width"):
         ReplacementModel(wide, tiny_transcoders(model))
     some = DictionarySet("some", {0: tiny_transcoders(model)[0]})
-    with pytest.raises(DictionaryError, match="no layer 1"):
+    with pytest.raises(DictionaryError, match="no dictionary for layer 1, 2 of 3"):
         ReplacementModel(model, some).local(model.encode_ids(IDS))
     elsewhere = tiny_transcoders(model, activation=TopK(2))
     for dictionary in elsewhere:
         dictionary.read_site = Site("resid_post", 0)
-    with pytest.raises(DictionaryError, match="tracing needs transcoders"):
+    with pytest.raises(DictionaryError, match="tracing takes transcoders"):
         ReplacementModel(model, elsewhere).local(model.encode_ids(IDS))

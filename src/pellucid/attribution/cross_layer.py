@@ -4,7 +4,7 @@ The decoder rows of the active features are gathered when they are needed; they 
 the memory plan says so, since there are about L^2 / 2 of them for every active feature and layer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +22,9 @@ class CrossLayerWrites:
         counts: how many there are at each position.
         source_layers: of each source, its layer.
         offsets: of each source, its column counted from the first of its layer.
-        kept: their vectors, once gathered, if `keep`.
+        keep: whether to keep the vectors once gathered.
+        dtype: of the vectors; None for that of the activations.
+        kept: the vectors, once gathered, if `keep`.
     """
 
     local: LocalReplacement
@@ -34,6 +36,10 @@ class CrossLayerWrites:
     keep: bool = True
     dtype: torch.dtype | None = None
     kept: Float[Tensor, "N d"] | None = None
+
+    def to(self, dtype: torch.dtype) -> "CrossLayerWrites":
+        """The same, its vectors in another dtype."""
+        return replace(self, dtype=dtype, kept=None)
 
     def vectors(self) -> Float[Tensor, "N d"]:
         """What each source writes."""

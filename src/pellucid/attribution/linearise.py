@@ -11,7 +11,7 @@ one pattern product a block. Shape suffixes: S position, H query head, G key-val
 width, d model width, n active feature.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,12 +75,17 @@ class ReadPath:
     read: Read
     matrix: Float[Tensor, "d d"] | None
     scale: Float[Tensor, "S 1"] | None
+    dtype: torch.dtype
 
     def pull(self, g_RWd: Float[Tensor, "*R W d"]) -> Float[Tensor, "*R W d"]:
-        """Gradients at what the MLP writes -> gradients at the residual it reads."""
+        """Gradients at what the MLP writes -> gradients at the residual it reads.
+
+        Gates have the precision of the model whatever that of the gradients.
+        """
         if self.matrix is not None and self.scale is not None:
-            return (g_RWd @ self.matrix) * self.scale[: g_RWd.shape[-2]]
-        return self.read.pull_all(self.path.pull(g_RWd))
+            pulled = g_RWd @ self.matrix.to(g_RWd.dtype)
+            return pulled * self.scale[: g_RWd.shape[-2]].to(g_RWd.dtype)
+        return self.read.pull_all(self.path.pull(g_RWd.to(self.dtype))).to(g_RWd.dtype)
 
     def push(self, x_Sd: Float[Tensor, "S d"]) -> Float[Tensor, "S d"]:
         """What a residual sends through the path, the constant left out."""
@@ -151,6 +156,31 @@ class LinearModel:
     embed_constant: Float[Tensor, "S d"]
     attended: tuple[Float[Tensor, "n1 d"], ...] | None
     final_read: Read
+
+    def to(self, dtype: torch.dtype) -> "LinearModel":
+        """The same map with everything that the sweep multiplies in another dtype."""
+
+        def cast(written: Sequence[Tensor] | None) -> tuple[Tensor, ...] | None:
+            return None if written is None else tuple(part.to(dtype) for part in written)
+
+        return replace(
+            self,
+            blocks=tuple(
+                replace(
+                    block,
+                    pattern=block.pattern.to(dtype),
+                    w_v=block.w_v.to(dtype),
+                    w_o=block.w_o.to(dtype),
+                                        written=cast(block.written),
+                    crossed=None if block.crossed is None else block.crossed.to(dtype),
+                )
+                for block in self.blocks
+            ),
+            cuts={depth: (layer, cast(w) or ()) for depth, (layer, w) in self.cuts.items()},
+            tokens=self.tokens.to(dtype),
+            embed_constant=self.embed_constant.to(dtype),
+            attended=cast(self.attended),
+        )
 
     def depth(self, site: Site) -> int:
         """How far up the residual stream a vector at `site` is read, from 0 to 4 L + 1.
@@ -289,4 +319,6 @@ def _read_path(read: Read, layer: LocalLayer) -> ReadPath | None:
         matrix, scale = path.matrix, path.kept
         if read.norm is not None and read.scale is not None:
             matrix, scale = read.norm.centre(matrix * read.norm.gain), scale * read.scale
-    return ReadPath(path=path, read=read, matrix=matrix, scale=scale)
+    return ReadPath(
+        path=path, read=read, matrix=matrix, scale=scale, dtype=layer.error.dtype
+    )

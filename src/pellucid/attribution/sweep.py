@@ -40,14 +40,26 @@ class RowBlock:
 
 
 def attribution_rows(
-    linear: LinearModel, table: SourceTable, targets: Targets
+    linear: LinearModel,
+    table: SourceTable,
+    targets: Targets,
+    *,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> Iterator[RowBlock]:
-    """Compute every row of `targets`, in chunks whose size bounds the memory used."""
+    """Compute every row of `targets`, in chunks whose size bounds the memory used.
+
+    Args:
+        linear: the affine map.
+        table: its columns.
+        targets: the rows wanted.
+        chunk_tokens: rows times positions of a chunk, about.
+    """
+    fewest = max(1, FEWEST_ROWS * chunk_tokens // CHUNK_TOKENS)
     order = torch.argsort(targets.position * (4 * table.n_layers + 2) + targets.depth)
     end = len(order)
     while end > 0:
         window = int(targets.position[order[end - 1]]) + 1
-        rows = min(MOST_ROWS, max(FEWEST_ROWS, CHUNK_TOKENS // window))
+        rows = min(MOST_ROWS, max(fewest, chunk_tokens // window))
         chunk = order[max(0, end - rows) : end]
         end -= len(chunk)
         chunk = chunk[torch.argsort(targets.depth[chunk], descending=True, stable=True)]
@@ -142,7 +154,7 @@ class _Chunk:
             self._contract(layer, block.written)
         elif block.mlp_constant is not None:
             constant = block.mlp_constant[: self.g_RWd.shape[1]].flatten()
-            self._add_constant(layer, self.alive.flatten(1) @ constant)
+            self._add_constant(layer, self.alive.flatten(1) @ constant.to(self.alive.dtype))
 
     def _contract(self, layer: int, written: Written) -> None:
         """Weights of a layer's sources, and of its constants, on the rows that lie above it."""
@@ -155,7 +167,7 @@ class _Chunk:
         sources = self.table.source_slots[layer][: columns.stop - columns.start]
         self.weights[self.dead : self.joined, columns] += products[:, sources]
         constants = self.table.constant_slots[layer, :window]
-        self._add_constant(layer, products[:, constants].sum(dim=1))
+        self._add_constant(layer, products[:, constants].sum(dim=1, dtype=self.weights.dtype))
 
     def _contract_crossed(self, crossed: CrossLayerWrites) -> None:
         """Weights of lower layers' features through what they write to this one."""
@@ -204,7 +216,10 @@ class _Chunk:
             g_RWd.view(-1, g_RWd.shape[2]).addmm_(values_RWk.flatten(0, 1), block.w_v.T)
         if self.joined > above:
             own = self.targets.select(torch.arange(above, self.joined))
-            pattern_JWH, sent_JHd = _sent_from_one_position(block, own, self.g_RWd.shape[1])
+            vectors = own.vectors.to(self.g_RWd.dtype)
+            pattern_JWH, sent_JHd = _sent_from_one_position(
+                block, vectors, own.position, self.g_RWd.shape[1]
+            )
             self.g_RWd[above : self.joined].baddbmm_(pattern_JWH, sent_JHd)
 
     def _contract_attended(self, attended: tuple[Tensor, ...]) -> None:
@@ -224,7 +239,9 @@ class _Chunk:
         )
         products_WR2 = self.g_RWd.transpose(0, 1) @ written_W2d.transpose(1, 2)
         self.weights[:, self.tokens] += products_WR2[:, :, 0].T
-        self.weights[:, self.embed_bias] += products_WR2[:, :, 1].sum(dim=0)
+        self.weights[:, self.embed_bias] += products_WR2[:, :, 1].sum(
+            dim=0, dtype=self.weights.dtype
+        )
 
 
 def _mixed_values(block: LinearBlock, g_RWd: Tensor) -> Tensor:
@@ -241,7 +258,10 @@ def _mixed_values(block: LinearBlock, g_RWd: Tensor) -> Tensor:
 
 
 def _sent_from_one_position(
-    block: LinearBlock, own: Targets, window: int
+    block: LinearBlock,
+    vectors_Jd: Float[Tensor, "J d"],
+    position: Int[Tensor, " J"],
+    window: int,
 ) -> tuple[Float[Tensor, "J W H"], Float[Tensor, "J H d"]]:
     """What attention sends back from gradients at one position a row.
 
@@ -249,7 +269,7 @@ def _sent_from_one_position(
     multiplied out.
     """
     groups = len(block.pattern) // block.group
-    u_JGHe = (own.vectors @ block.w_o.T).unflatten(1, (groups, block.group, -1))
+    u_JGHe = (vectors_Jd @ block.w_o.T).unflatten(1, (groups, block.group, -1))
     sent_GKd = u_JGHe.transpose(0, 1).flatten(1, 2) @ block.w_v.T.unflatten(0, (groups, -1))
-    sent_JHd = sent_GKd.unflatten(1, (len(own), -1)).transpose(0, 1).flatten(1, 2)
-    return block.pattern[:, own.position, :window].permute(1, 2, 0), sent_JHd
+    sent_JHd = sent_GKd.unflatten(1, (len(vectors_Jd), -1)).transpose(0, 1).flatten(1, 2)
+    return block.pattern[:, position, :window].permute(1, 2, 0), sent_JHd

@@ -21,7 +21,7 @@ from pellucid.graphs.resampling import (
     mean_defined,
     weighted_jaccard,
 )
-from pellucid.graphs.scores import edge_influence, influence
+from pellucid.graphs.scores import edge_influence, influence, logit_weights
 from pellucid.graphs.tables import FEATURE
 
 FIGURES = (
@@ -39,7 +39,8 @@ class Layout:
 
     Attributes:
         keys: the nodes' identities, from `node_keys`.
-        influence: every node's influence on the logits, in the whole graph.
+        influence: every node's influence on the logits in the whole graph, as a share of their
+            probability.
         kept_nodes: the nodes that pruning keeps, biases left out.
         target: every edge's target node.
         source: every edge's source node.
@@ -95,10 +96,10 @@ def layout(
         reached[kept_nodes], flow[kept_edges] = influence(part), edge_influence(part)
     else:
         reached, flow = influence(graph), edge_influence(graph)
-    total = flow.sum()
+    total, chance = flow.sum(), logit_weights(graph).sum()
     return Layout(
         keys=keys,
-        influence=reached,
+        influence=reached / chance if chance > 0 else reached,
         kept_nodes=kept_nodes,
         target=edges.target.astype(np.int64),
         source=edges.source.astype(np.int64),
@@ -113,7 +114,7 @@ class Joint:
     """Nodes, or edges, of either pruned graph; what a graph does not have counts 0 there.
 
     Attributes:
-        key: a node's key, or an edge's row numbers of target and source in `Overlap.keys`.
+        key: rows of `Overlap.keys`: a node's (k = 1), or an edge's target's and source's (k = 2).
         kept: whether the first and the second graph keep it.
         value: a node's influence, an edge's weight, in the whole first and second graph.
         flow: an edge's share of influence in both (a node's influence again).
@@ -132,8 +133,8 @@ class Joint:
         """Which rows both graphs keep."""
         return self.kept[0] & self.kept[1]
 
-    def select(self, rows: Bool[np.ndarray, " R"]) -> "Joint":
-        """Some of the rows, their units numbered anew."""
+    def select(self, rows: Bool[np.ndarray, " R"] | Int64[np.ndarray, " r"]) -> "Joint":
+        """Some of the rows, or the rows in another order; units are numbered anew."""
 
         def pair(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             return columns[0][rows], columns[1][rows]
@@ -153,11 +154,14 @@ class Overlap:
 
     Attributes:
         keys: every node key of either graph, once.
+        numbers: for every key the first and the second graph's node, the first if it has several,
+            -1 if it has none.
         nodes: nodes that either pruned graph keeps.
         edges: edges that either pruned graph keeps.
     """
 
     keys: Int64[np.ndarray, "K 4"]
+    numbers: tuple[Int64[np.ndarray, " K"], Int64[np.ndarray, " K"]]
     nodes: Joint
     edges: Joint
 
@@ -176,7 +180,7 @@ def overlap(first: Layout, second: Layout) -> Overlap:
         wanted[own[graph.kept_nodes]] = True
     influences = [_total(own, g.influence, size) for own, g in zip(ids, graphs, strict=True)]
     nodes = Joint(
-        key=keys,
+        key=np.arange(size)[:, None],
         kept=_pair(
             [_total(own, g.kept_nodes, size) > 0 for own, g in zip(ids, graphs, strict=True)]
         ),
@@ -184,7 +188,15 @@ def overlap(first: Layout, second: Layout) -> Overlap:
         flow=_pair(influences),
         unit=np.arange(size),
     )
-    return Overlap(keys=keys, nodes=nodes.select(wanted), edges=_edges(graphs, ids, wanted))
+    numbers = np.full((2, size), -1)
+    for row, own in zip(numbers, ids, strict=True):
+        row[own[::-1]] = np.arange(len(own))[::-1]
+    return Overlap(
+        keys=keys,
+        numbers=(numbers[0], numbers[1]),
+        nodes=nodes.select(wanted),
+        edges=_edges(graphs, ids, wanted),
+    )
 
 
 def _edges(
@@ -238,7 +250,7 @@ def statistics(both: Overlap) -> dict[str, tuple[Statistic, int]]:
     over what both graphs keep (not what either keeps: being in one because it is missing in the
     other would make them negative by construction).
     """
-    features = both.nodes.select(both.nodes.key[:, 0] == FEATURE)
+    features = both.nodes.select(both.keys[both.nodes.key[:, 0], 0] == FEATURE)
     edges = both.edges
     node, edge = features.unit, edges.unit
     nodes_n, edges_n = (int(unit.max(initial=-1)) + 1 for unit in (node, edge))

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 
 from pellucid.core.errors import GraphError
 from pellucid.graphs.graph import AttributionGraph
-from pellucid.graphs.tables import BIAS, FEATURE, LOGIT, TOKEN
+from pellucid.graphs.tables import BIAS, ERROR, FEATURE, LOGIT, TOKEN
 
 PositionRule = Literal["tokens", "start", "end"]
 FeatureRule = Literal["same", "cell"]
@@ -141,3 +141,27 @@ def _rename(keys: np.ndarray, rows: np.ndarray, features: FeatureMap) -> None:
     for row in rows.tolist():
         layer, index = int(keys[row, 1]), int(keys[row, 3])
         keys[row, [1, 3]] = features.get((layer, index), (layer, -2 - index))
+
+
+def node_names(graph: AttributionGraph) -> list[str]:
+    """A unique name for every node that survives pruning and saving, as circuit-tracer 0.5.1 has.
+
+    `{layer}_{feature}_{position}`, `{layer}_-1_{position}` for an error, `E_{token}_{position}`,
+    `{n_layers + 1}_{token}_{position}` for a logit, `bias_{layer}_{position}` for a bias. Further
+    nodes of the same place (logits, biases) get `-2`, `-3`, ... appended.
+    """
+    nodes = graph.nodes
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    columns = (nodes.kind, nodes.layer, nodes.position, nodes.index)
+    for kind, layer, position, index in zip(*(c.tolist() for c in columns), strict=True):
+        if kind == TOKEN:
+            name = f"E_{index}_{position}"
+        elif kind == BIAS:
+            name = f"bias_{layer}_{position}"
+        else:
+            slot = -1 if kind == ERROR else index
+            name = f"{layer + (kind == LOGIT)}_{slot}_{position}"
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names

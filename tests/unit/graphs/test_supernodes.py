@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from pellucid.core.errors import GraphError
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.identity import node_names
+from pellucid.graphs.proposals import profile_similarity, propose
 from pellucid.graphs.prune import prune
 from pellucid.graphs.scores import influence
 from pellucid.graphs.supernodes import (
     Supernode,
     grouped,
-    profile_similarity,
-    propose,
     supernodes_by_hand,
     supernodes_of,
     with_supernodes,

@@ -36,7 +36,8 @@ def link_ends(
         if len(owners) > 1 and not _is_old_collision(owners, kinds, layers):
             raise GraphError(
                 f"two nodes of the graph JSON share the id {node_id!r:.60}, so its "
-                "links are ambiguous; write the file again with circuit-tracer 0.5.1 or later, or pellucid"
+                "links are ambiguous; write the file again with circuit-tracer 0.5.1 or later, or "
+                "pellucid"
             )
     unknown = next((name for link in links for name in link if name not in numbers), None)
     if unknown is not None:

@@ -1,7 +1,6 @@
 """What goes through the JSON format comes back: our graphs, others' files, the old ids."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from pellucid.graphs.formats.neuronpedia_reader import read_neuronpedia
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.prune import prune
 from pellucid.graphs.supernodes import supernodes_by_hand, supernodes_of, with_supernodes
-from pellucid.graphs.tables import EDGE_COLUMNS, ERROR, FEATURE, LOGIT, NODE_COLUMNS
-from support.graphs import causal_record, random_graph
+from pellucid.graphs.tables import EDGE_COLUMNS, ERROR, FEATURE
+from support.graph_files import assert_same, full_graph
+from support.graphs import random_graph
 from support.relabel import reordered
 
 NAMES = {"slug": "a-graph", "scan": "tiny"}
@@ -27,32 +27,6 @@ seeds = st.integers(0, 10**6)
 
 def through_text(record: Any) -> Any:
     return json.loads(json.dumps(record, allow_nan=False))
-
-
-def assert_same(left: AttributionGraph, right: AttributionGraph) -> None:
-    for name in NODE_COLUMNS:
-        np.testing.assert_array_equal(getattr(left.nodes, name), getattr(right.nodes, name), name)
-    for name in EDGE_COLUMNS:
-        np.testing.assert_array_equal(getattr(left.edges, name), getattr(right.edges, name), name)
-    np.testing.assert_array_equal(left.target_values, right.target_values)
-    assert left.nodes.label == right.nodes.label
-    for name in ("tokens", "prompt", "n_layers", "scores", "causal", "row_sum_max_error"):
-        assert getattr(left, name) == getattr(right, name), name
-
-
-def full_graph(seed: int) -> AttributionGraph:
-    """A graph with everything that a graph can hold."""
-    graph = random_graph(seed)
-    columns = {name: getattr(graph.nodes, name).copy() for name in NODE_COLUMNS}
-    columns["activation"][graph.nodes.kind == LOGIT] = 3.25
-    labels = [f"node {row}" for row in range(len(graph.nodes))]
-    return replace(
-        graph,
-        nodes=replace(graph.nodes, label=labels, **columns),
-        scores={"replacement": 0.7, "completeness": 0.9},
-        causal=causal_record(graph),
-        row_sum_max_error=2e-6,
-    )
 
 
 @given(seeds)

@@ -106,7 +106,8 @@ def node_keys(
     """The key of every node; of those without a counterpart, one that no other graph can have.
 
     A token is known by its position alone, so that a replaced word is the same input; a logit by
-    its vocabulary id alone. Biases get the key of their place, in the order of the table.
+    its index alone (of several with one index, the first is the first). Biases get the key of
+    their place, in the order of the table.
 
     Args:
         graph: the graph.
@@ -124,7 +125,8 @@ def node_keys(
         moved = np.where(positions < 0, -2 - np.arange(len(positions)), positions)
         keys[:, 2] = np.where(place < 0, place, moved[place])
     keys[nodes.kind == TOKEN, 3] = 0
-    keys[nodes.kind == LOGIT, 1:3] = 0
+    logits = np.flatnonzero(nodes.kind == LOGIT)
+    keys[logits, 1], keys[logits, 2] = _occurrence(nodes.index[logits]), 0
     biases = np.flatnonzero(nodes.kind == BIAS)
     keys[biases, 3] = np.arange(len(biases))
     rows = np.flatnonzero(nodes.kind == FEATURE)
@@ -133,6 +135,15 @@ def node_keys(
     elif features == "cell":
         keys[rows, 3] = 0
     return keys
+
+
+def _occurrence(values: np.ndarray) -> np.ndarray:
+    """For every value how many equal ones come before it."""
+    seen: dict[int, int] = {}
+    result = np.zeros(len(values), dtype=np.int64)
+    for row, value in enumerate(values.tolist()):
+        result[row] = seen[value] = seen.get(value, -1) + 1
+    return result
 
 
 def _rename(keys: np.ndarray, rows: np.ndarray, features: FeatureMap) -> None:

@@ -215,6 +215,7 @@ def _role_keys(graph: AttributionGraph, place: np.ndarray) -> np.ndarray:
     inside = nodes.position >= 0
     keys[inside, 2] = place[nodes.position[inside]]
     logits = np.flatnonzero(nodes.kind == LOGIT)
+    keys[logits, 1:] = 0
     keys[logits, 2], keys[logits, 3] = OUTPUT, np.arange(len(logits))
     return keys
 

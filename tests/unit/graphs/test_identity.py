@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.core.errors import GraphError
+from pellucid.graphs.formats.neuronpedia import from_neuronpedia, to_neuronpedia
 from pellucid.graphs.identity import align_positions, feature_rule, node_keys
-from pellucid.graphs.tables import BIAS, FEATURE, LOGIT, TOKEN
+from pellucid.graphs.tables import BIAS, FEATURE, LOGIT, NODE_COLUMNS, TOKEN, NodeTable
 from support.graphs import random_graph
 from support.relabel import renumbered, with_word_inserted
 
@@ -93,6 +94,20 @@ def test_what_has_no_counterpart_matches_nothing() -> None:
     assert not same[graph.nodes.is_kind(FEATURE, TOKEN)].any()
     assert same[graph.nodes.is_kind(LOGIT, BIAS)].all()
     assert len(np.unique(keys, axis=0)) == len(keys)
+
+
+def test_targets_of_one_index_stay_apart() -> None:
+    """As a token's logit and its difference to another one have."""
+    graph = random_graph(0)
+    columns = {name: getattr(graph.nodes, name) for name in NODE_COLUMNS}
+    columns["index"] = np.where(graph.nodes.kind == LOGIT, 7, graph.nodes.index)
+    graph = replace(graph, nodes=NodeTable(label=graph.nodes.label, **columns))
+    keys = node_keys(graph)
+    assert len(np.unique(keys, axis=0)) == len(keys)
+    record = to_neuronpedia(graph, slug="a", scan="b", node_threshold=None, edge_threshold=None)
+    for name in ("node_id", "jsNodeId"):
+        assert len({node[name] for node in record["nodes"]}) == len(record["nodes"])
+    assert (from_neuronpedia(record).edges.weight == graph.edges.weight).all()
 
 
 def test_two_features_sent_to_one_are_refused() -> None:

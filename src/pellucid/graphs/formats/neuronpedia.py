@@ -148,7 +148,7 @@ def _node(
         place = {
             "feature": index,
             "layer": str(layer + 1),
-            "jsNodeId": f"L_{index}-{position}",
+            "jsNodeId": f"L_{index}-{node_id.rsplit('_', 1)[1]}",
             "clerp": logit_text(label, probability),
         }
     first_logit = number == int(np.argmax(table.kind == LOGIT))

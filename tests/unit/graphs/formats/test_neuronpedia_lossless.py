@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.core.errors import GraphError
@@ -23,12 +23,14 @@ from support.relabel import reordered
 NAMES = {"slug": "a-graph", "scan": "tiny"}
 WHOLE = {"node_threshold": None, "edge_threshold": None}
 seeds = st.integers(0, 10**6)
+few = settings(max_examples=15)
 
 
 def through_text(record: Any) -> Any:
     return json.loads(json.dumps(record, allow_nan=False))
 
 
+@few
 @given(seeds)
 def test_a_whole_graph_comes_back_with_all_it_holds(seed: int) -> None:
     graph = full_graph(seed)
@@ -37,6 +39,7 @@ def test_a_whole_graph_comes_back_with_all_it_holds(seed: int) -> None:
     assert back.metadata["model"] == "tiny"
 
 
+@few
 @given(seeds, st.sampled_from([0.5, 0.8, 1.0]))
 def test_a_pruned_graph_comes_back_pruned(seed: int, threshold: float) -> None:
     graph = full_graph(seed)
@@ -64,6 +67,7 @@ def foreign(seed: int) -> dict[str, Any]:
     return record
 
 
+@few
 @given(seeds)
 def test_another_programs_file_comes_back(seed: int) -> None:
     record = foreign(seed)

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid import graphs
     from pellucid.api import load_dictionaries, load_model
     from pellucid.attribution.trace import trace
     from pellucid.evaluation import evaluate
@@ -19,6 +20,7 @@ __all__ = [
     "AttributionGraph",
     "ReplacementModel",
     "evaluate",
+    "graphs",
     "load_dictionaries",
     "load_model",
     "trace",
@@ -38,6 +40,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "graphs":
+        return importlib.import_module("pellucid.graphs")
     if name not in _HOMES:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

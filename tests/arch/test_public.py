@@ -11,6 +11,7 @@ NAMES = {
     "AttributionGraph",
     "ReplacementModel",
     "evaluate",
+    "graphs",
     "load_dictionaries",
     "load_model",
     "trace",

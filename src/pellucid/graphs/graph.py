@@ -157,10 +157,15 @@ class AttributionGraph:
                 raise GraphError(f"graph field {name!r} is {getattr(self, name)!r:.40}, not {kind}")
         if not self.tokens or not all(isinstance(token, str) for token in self.tokens):
             raise GraphError("graph tokens must be a list of texts, one a position of the prompt")
-        for row in (self.causal or {}).get("rows", []):
+        rows = (self.causal or {}).get("rows", [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise GraphError("the causal check's rows are not a list of records; trace again")
+        for row in rows:
             node = row.get("node")
-            if node is not None and not 0 <= node < len(self.nodes):
-                raise GraphError(f"the causal check names node {node}, of {len(self.nodes)} nodes")
+            if node is not None and not (isinstance(node, int) and 0 <= node < len(self.nodes)):
+                raise GraphError(
+                    f"the causal check names node {node!r:.20}, of {len(self.nodes)} nodes"
+                )
 
     def _check_nodes(self) -> None:
         nodes = self.nodes

@@ -1,19 +1,18 @@
 """The graph file: what is written comes back, and nothing damaged or hostile is believed."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from pellucid.core.errors import GraphError, StorageError
 from pellucid.graphs.container import write_container
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.tables import EDGE_COLUMNS, NODE_COLUMNS
+from support.graph_files import contents
 from support.graphs import causal_record, random_graph
 
 
@@ -34,13 +33,6 @@ def saved(graph: AttributionGraph, tmp_path: Path) -> Path:
     path = tmp_path / "a.graph"
     graph.save(path)
     return path
-
-
-def contents(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with safe_open(path, framework="numpy") as file:
-        header = json.loads(file.metadata()["pellucid"])
-        del header["sha256"]  # written anew
-        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
 
 
 def test_a_graph_comes_back_equal(graph: AttributionGraph, saved: Path) -> None:

@@ -47,7 +47,7 @@ def test_cantor_pairing_is_the_formats_and_unique() -> None:
 
 def test_every_required_field_is_there(graph: AttributionGraph) -> None:
     record = export(graph)
-    assert set(record) == {"metadata", "qParams", "nodes", "links"}
+    assert set(record) == {"metadata", "qParams", "nodes", "links", "pellucid"}
     for part, fields in SCHEMA.items():
         for entry in [record[part]] if part == "metadata" else record[part]:
             for name, kind in fields.items():

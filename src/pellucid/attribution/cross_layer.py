@@ -4,7 +4,8 @@ The decoder rows of the active features are gathered when they are needed; they 
 the memory plan says so, since there are about L^2 / 2 of them for every active feature and layer.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +24,6 @@ class CrossLayerWrites:
         source_layers: of each source, its layer.
         offsets: of each source, its column counted from the first of its layer.
         keep: whether to keep the vectors once gathered.
-        dtype: of the vectors; None for that of the activations.
         kept: the vectors, once gathered, if `keep`.
     """
 
@@ -34,12 +34,7 @@ class CrossLayerWrites:
     source_layers: Int[Tensor, " N"]
     offsets: Int[Tensor, " N"]
     keep: bool = True
-    dtype: torch.dtype | None = None
     kept: Float[Tensor, "N d"] | None = None
-
-    def to(self, dtype: torch.dtype) -> "CrossLayerWrites":
-        """The same, its vectors in another dtype."""
-        return replace(self, dtype=dtype, kept=None)
 
     def vectors(self) -> Float[Tensor, "N d"]:
         """What each source writes."""
@@ -51,15 +46,21 @@ class CrossLayerWrites:
                 for lower in _lower_layers(self.local, self.layer)
             ]
         )[self.order]
-        if self.dtype is not None:
-            written = written.to(self.dtype)
         if self.keep:
             self.kept = written
         return written
 
 
-def cross_layer_writes(local: LocalReplacement, layer: int) -> CrossLayerWrites | None:
-    """What lower layers write to `layer`; None where nothing does."""
+def cross_layer_writes(
+    local: LocalReplacement, layer: int, can_keep: Callable[[int], bool]
+) -> CrossLayerWrites | None:
+    """What lower layers write to `layer`; None where nothing does.
+
+    Args:
+        local: the local replacement model.
+        layer: the layer that is written to.
+        can_keep: whether so many bytes of gathered decoder rows may be kept, as for all layers.
+    """
     lower = _lower_layers(local, layer)
     if not lower:
         return None
@@ -79,6 +80,7 @@ def cross_layer_writes(local: LocalReplacement, layer: int) -> CrossLayerWrites 
         order=order,
         source_layers=layers[order],
         offsets=offsets[order],
+        keep=can_keep(len(local.layers) * len(positions) * local.run.embed[0].nbytes),
     )
 
 

@@ -11,7 +11,7 @@ one pattern product a block. Shape suffixes: S position, H query head, G key-val
 width, d model width, n active feature.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -158,29 +158,20 @@ class LinearModel:
     final_read: Read
 
     def to(self, dtype: torch.dtype) -> "LinearModel":
-        """The same map with everything that the sweep multiplies in another dtype."""
+        """The same map with gradients, and the weights they are pulled through, in another dtype.
 
-        def cast(written: Sequence[Tensor] | None) -> tuple[Tensor, ...] | None:
-            return None if written is None else tuple(part.to(dtype) for part in written)
-
-        return replace(
-            self,
-            blocks=tuple(
-                replace(
-                    block,
-                    pattern=block.pattern.to(dtype),
-                    w_v=block.w_v.to(dtype),
-                    w_o=block.w_o.to(dtype),
-                                        written=cast(block.written),
-                    crossed=None if block.crossed is None else block.crossed.to(dtype),
-                )
-                for block in self.blocks
-            ),
-            cuts={depth: (layer, cast(w) or ()) for depth, (layer, w) in self.cuts.items()},
-            tokens=self.tokens.to(dtype),
-            embed_constant=self.embed_constant.to(dtype),
-            attended=cast(self.attended),
+        What is written keeps its dtype: products with it are taken in that.
+        """
+        blocks = tuple(
+            replace(
+                block,
+                pattern=block.pattern.to(dtype),
+                w_v=block.w_v.to(dtype),
+                w_o=block.w_o.to(dtype),
+            )
+            for block in self.blocks
         )
+        return replace(self, blocks=blocks)
 
     def depth(self, site: Site) -> int:
         """How far up the residual stream a vector at `site` is read, from 0 to 4 L + 1.
@@ -204,12 +195,19 @@ class LinearModel:
 
 
 @torch.no_grad()
-def linearise(local: LocalReplacement) -> LinearModel:
-    """Fold a local replacement model into the matrices that the sweep multiplies by."""
+def linearise(
+    local: LocalReplacement, can_keep: Callable[[int], bool] = lambda n_bytes: True
+) -> LinearModel:
+    """Fold a local replacement model into the matrices that the sweep multiplies by.
+
+    Args:
+        local: what to linearise.
+        can_keep: whether so many bytes may be spent on what could also be computed again.
+    """
     run = local.run
     tokens = run.model.token_embedding(run.ids)
     blocks = tuple(
-        _linear_block(frozen, layer, cross_layer_writes(local, number))
+        _linear_block(frozen, layer, cross_layer_writes(local, number, can_keep))
         for number, (frozen, layer) in enumerate(zip(run.layers, local.layers, strict=True))
     )
     embed_constant = run.embed - tokens
@@ -227,7 +225,8 @@ def linearise(local: LocalReplacement) -> LinearModel:
         for number, layer in enumerate(local.layers)
         if layer.cuts
     }
-    attended = None if 1 in cuts else _attended(blocks[0], tokens, embed_constant)
+    fits = len(tokens) <= LONGEST_ATTENDED and can_keep(2 * tokens.nbytes * len(tokens))
+    attended = _attended(blocks[0], tokens, embed_constant) if fits and 1 not in cuts else None
     return replace(linear, cuts=cuts, attended=attended)
 
 
@@ -269,10 +268,8 @@ def _linear_block(
 
 def _attended(
     block: LinearBlock, tokens: Float[Tensor, "S d"], embed_constant: Float[Tensor, "S d"]
-) -> tuple[Tensor, ...] | None:
-    """Images of tokens and constant under the first attention, for prompts of moderate length."""
-    if len(tokens) > LONGEST_ATTENDED:
-        return None
+) -> tuple[Tensor, ...]:
+    """Images of tokens and constant under the first attention."""
     heads = len(block.pattern)
     values_2SHe = (torch.stack([tokens, embed_constant]) @ block.w_v).unflatten(
         2, (heads // block.group, -1)
@@ -319,6 +316,4 @@ def _read_path(read: Read, layer: LocalLayer) -> ReadPath | None:
         matrix, scale = path.matrix, path.kept
         if read.norm is not None and read.scale is not None:
             matrix, scale = read.norm.centre(matrix * read.norm.gain), scale * read.scale
-    return ReadPath(
-        path=path, read=read, matrix=matrix, scale=scale, dtype=layer.error.dtype
-    )
+    return ReadPath(path=path, read=read, matrix=matrix, scale=scale, dtype=layer.error.dtype)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.linearise import LinearModel
+from pellucid.attribution.memory import MemoryBudget
 from pellucid.attribution.sweep import attribution_rows
 from pellucid.attribution.targets import Targets, concatenate, feature_targets
 
@@ -51,12 +52,29 @@ class RowStore:
     Args:
         linear: the affine map.
         table: its columns.
+        budget: how much memory all of this may take.
+        dtype: of the gradients that rows are first computed with; `refine` then computes those
+            that matter again in the model's own. None for the model's own at once.
     """
 
-    def __init__(self, linear: LinearModel, table: SourceTable) -> None:
+    def __init__(
+        self,
+        linear: LinearModel,
+        table: SourceTable,
+        budget: MemoryBudget | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.linear, self.table = linear, table
+        self.budget = budget or MemoryBudget()
+        self._rough = None if dtype is None else linear.to(dtype)
+        self._is_rough = torch.full((len(table.feature_columns),), dtype is not None)
         self.blocks: list[KeptRows] = []
         self._block_of = torch.full((len(table.feature_columns),), -1)
+
+    @property
+    def rough(self) -> bool:
+        """Whether rows are first computed in a lower precision."""
+        return self._rough is not None
 
     @property
     def n_rows(self) -> int:
@@ -84,17 +102,51 @@ class RowStore:
         if len(missing) == 0:
             return
         missing = missing.sort().values
-        for block, _ in self._compute(self._targets(missing), missing):
-            self._block_of[block.features] = len(self.blocks)
-            self.blocks.append(block)
+        self.budget.check_rows(len(missing), self.table.size)
+        for block, _ in self._compute(self._targets(missing), missing, self._rough):
+            self._keep(block)
             done += len(block.features)
             if on_progress is not None:
                 on_progress(done)
 
+    def refine(self, features: Int[Tensor, " n"]) -> Float[Tensor, " n2"]:
+        """Compute the rough rows of some features again, in the model's own dtype.
+
+        Returns:
+            For each row that was rough, its largest error as a share of its largest weight.
+        """
+        rough = features[self._is_rough[features]].sort().values
+        if len(rough) == 0:
+            return torch.zeros(0)
+        errors = []
+        for block, _ in self._compute(self._targets(rough), rough):
+            for row, feature in enumerate(block.features.tolist()):
+                before = self._dense_row(self._block_of[feature], feature)
+                exact = before.new_zeros(self.table.size)
+                exact[block.columns] = block.weights[row]
+                errors.append((before - exact).abs().max() / exact.abs().max().clamp_min(1e-30))
+            self._keep(block)
+        self._is_rough[rough] = False
+        return torch.stack(errors)
+
+    def _keep(self, block: KeptRows) -> None:
+        self._block_of[block.features] = len(self.blocks)
+        self.blocks.append(block)
+
+    def _dense_row(self, number: Tensor, feature: int) -> Float[Tensor, " C"]:
+        block = self.blocks[int(number)]
+        dense = block.weights.new_zeros(self.table.size)
+        dense[block.columns] = block.weights[int((block.features == feature).nonzero())]
+        return dense
+
     def holding(self, chosen: Bool[Tensor, " F"]) -> list[tuple[KeptRows, Bool[Tensor, " R"]]]:
         """The blocks that hold rows of chosen features, with which of their rows these are."""
-        numbers = self._block_of[chosen].unique().tolist()
-        return [(block, chosen[block.features]) for block in (self.blocks[n] for n in numbers)]
+        held = []
+        for number in self._block_of[chosen].unique().tolist():
+            features = self.blocks[number].features
+            current = self._block_of[features] == number  # not computed again since
+            held.append((self.blocks[number], chosen[features] & current))
+        return held
 
     def _targets(self, features: Int[Tensor, " n"]) -> Targets:
         layers, slots = self.table.feature_layers[features], self.table.feature_slots[features]
@@ -106,10 +158,18 @@ class RowStore:
         )
 
     def _compute(
-        self, targets: Targets, features: Int[Tensor, " n"] | None
+        self,
+        targets: Targets,
+        features: Int[Tensor, " n"] | None,
+        linear: LinearModel | None = None,
     ) -> Iterator[tuple[KeptRows, Int[Tensor, " R"]]]:
         n_constants = self.table.size - self.table.bias_start
-        for block in attribution_rows(self.linear, self.table, targets):
+        for block in attribution_rows(
+            linear or self.linear,
+            self.table,
+            targets,
+            chunk_tokens=self.budget.chunk_tokens(self.linear.tokens.shape[1]),
+        ):
             rows = torch.full_like(block.rows, -1) if features is None else features[block.rows]
             n_sources = len(block.columns) - n_constants
             value = targets.value[block.rows].double()

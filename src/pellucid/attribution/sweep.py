@@ -92,7 +92,8 @@ class _Chunk:
         rows, width = len(targets), linear.tokens.shape[1]
         size = self.own_bias + 1 + table.n_layers
         self.weights = targets.constant.new_zeros(rows, size)
-        self.g_RWd = linear.tokens.new_zeros(rows, window, width)
+        # Gradients have the dtype of the weights they are pulled through; see `LinearModel.to`.
+        self.g_RWd = linear.blocks[0].w_o.new_zeros(rows, window, width)
         by_depth = torch.bincount(targets.depth, minlength=4 * table.n_layers + 2)
         self.reading_from = by_depth.flip(0).cumsum(0).flip(0).tolist()
         self.dead = self.joined = 0
@@ -154,7 +155,7 @@ class _Chunk:
             self._contract(layer, block.written)
         elif block.mlp_constant is not None:
             constant = block.mlp_constant[: self.g_RWd.shape[1]].flatten()
-            self._add_constant(layer, self.alive.flatten(1) @ constant.to(self.alive.dtype))
+            self._add_constant(layer, self.alive.flatten(1).to(constant.dtype) @ constant)
 
     def _contract(self, layer: int, written: Written) -> None:
         """Weights of a layer's sources, and of its constants, on the rows that lie above it."""
@@ -167,7 +168,7 @@ class _Chunk:
         sources = self.table.source_slots[layer][: columns.stop - columns.start]
         self.weights[self.dead : self.joined, columns] += products[:, sources]
         constants = self.table.constant_slots[layer, :window]
-        self._add_constant(layer, products[:, constants].sum(dim=1, dtype=self.weights.dtype))
+        self._add_constant(layer, products[:, constants].sum(dim=1))
 
     def _contract_crossed(self, crossed: CrossLayerWrites) -> None:
         """Weights of lower layers' features through what they write to this one."""
@@ -176,13 +177,11 @@ class _Chunk:
         products = self._products(crossed.vectors()[:n].split(sizes), sizes)
         starts = torch.tensor(self.starts)[crossed.source_layers[:n]]
         columns = starts + crossed.offsets[:n]
-        self.weights[self.dead : self.joined].index_add_(
-            1, columns, products.to(self.weights.dtype)
-        )
+        self.weights[self.dead : self.joined].index_add_(1, columns, products)
 
     def _products(self, written: Sequence[Tensor], sizes: list[int]) -> Float[Tensor, "R n"]:
         """Products of the living gradients with the vectors at each position, side by side."""
-        g_RWd = self.alive
+        g_RWd = self.alive.to(self.weights.dtype)
         products = g_RWd.new_empty(len(g_RWd), sum(sizes))
         for g_Rd, vectors, out in zip(
             g_RWd.unbind(1), written, products.split(sizes, dim=1), strict=True
@@ -225,7 +224,7 @@ class _Chunk:
     def _contract_attended(self, attended: tuple[Tensor, ...]) -> None:
         """Weights of tokens and of the embedding's constant through the first attention."""
         rows = slice(self.dead, self.joined)
-        for position, g_Rd in enumerate(self.alive.unbind(1)):
+        for position, g_Rd in enumerate(self.alive.to(self.weights.dtype).unbind(1)):
             products = g_Rd @ attended[position].T
             seen = slice(self.tokens.start, self.tokens.start + position + 1)
             self.weights[rows, seen] += products[:, :-1]
@@ -237,11 +236,10 @@ class _Chunk:
         written_W2d = torch.stack(
             [self.linear.tokens[:window], self.linear.embed_constant[:window]], dim=1
         )
-        products_WR2 = self.g_RWd.transpose(0, 1) @ written_W2d.transpose(1, 2)
+        g_WRd = self.g_RWd.to(self.weights.dtype).transpose(0, 1)
+        products_WR2 = g_WRd @ written_W2d.transpose(1, 2)
         self.weights[:, self.tokens] += products_WR2[:, :, 0].T
-        self.weights[:, self.embed_bias] += products_WR2[:, :, 1].sum(
-            dim=0, dtype=self.weights.dtype
-        )
+        self.weights[:, self.embed_bias] += products_WR2[:, :, 1].sum(dim=0)
 
 
 def _mixed_values(block: LinearBlock, g_RWd: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -11,14 +11,18 @@ from pellucid.attribution.causal import causal_check
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.explain import Target, TopLogits, explained
 from pellucid.attribution.linearise import linearise
+from pellucid.attribution.memory import MemoryBudget
 from pellucid.attribution.rows import RowStore
-from pellucid.attribution.select import select_features
+from pellucid.attribution.select import Selection, select_features
 from pellucid.core.errors import ConfigError
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.graphs.graph import AttributionGraph
+from pellucid.graphs.prune import EDGE_THRESHOLD, NODE_THRESHOLD, surviving
 from pellucid.graphs.scores import scores
 from pellucid.models.model import LanguageModel
 from pellucid.replacement.local import Missing, local_replacement
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Trace:
@@ -35,10 +39,15 @@ class Trace:
             layer; None for the model's own neurons.
         missing: what stands for the MLP of a layer without one; see
             `pellucid.replacement.local.Missing`. Without any dictionaries: neurons.
+        precision: "bfloat16" pulls gradients back in bfloat16 (sums stay in float32), which is
+            faster where the machine has it; the rows of the features that survive pruning are then
+            computed again in float32, and their error before that is in the graph's metadata.
+        max_memory: bytes that the process may hold. Chunk sizes are chosen to honour it.
 
     Raises:
         PromptError: the prompt is empty, too long or cannot be tokenized.
         DictionaryError: the dictionaries do not fit the model.
+        ConfigError: the precision is unknown, or the memory does not suffice.
     """
 
     @torch.no_grad()
@@ -49,14 +58,24 @@ class Trace:
         dictionaries: DictionarySet | None,
         *,
         missing: Missing | None = None,
+        precision: Precision = "float32",
+        max_memory: int | None = None,
     ) -> None:
+        if precision not in get_args(Precision):
+            raise ConfigError(
+                f"precision is {precision!r}; use one of {', '.join(get_args(Precision))}"
+            )
         ids = model.encode(prompt) if isinstance(prompt, str) else model.encode_ids(prompt)
         if missing is None:
             missing = "neurons" if dictionaries is None else "refuse"
+        budget = MemoryBudget(max_memory)
+        budget.check_run(model, len(ids), model.block(0).attention.n_heads)
         self.model = model
-        self.linear = linearise(local_replacement(model, ids, dictionaries, missing))
+        local = local_replacement(model, ids, dictionaries, missing)
+        self.linear = linearise(local, budget.can_keep)
         self.table = SourceTable(self.linear)
-        self.rows = RowStore(self.linear, self.table)
+        rough = torch.bfloat16 if precision == "bfloat16" else None
+        self.rows = RowStore(self.linear, self.table, budget, rough)
         self._builder = GraphBuilder(
             self.linear, self.rows, Prompt(prompt, model.token_texts(ids.tolist()))
         )
@@ -105,19 +124,30 @@ class Trace:
             epsilon=epsilon,
             on_progress=on_progress,
         )
-        graph = self._builder.build(
-            wanted,
-            list(zip(top, numbers, strict=True)),
-            selection,
-            position=last,
-            metadata=self._metadata(last)
-            | {
-                "targets": wanted.records,
-                "selected_features": int(selection.chosen.sum()),
-                "unexplored_influence": selection.unexplored,
-            },
-        )
+        metadata = self._metadata(last) | {
+            "targets": wanted.records,
+            "selected_features": int(selection.chosen.sum()),
+            "unexplored_influence": selection.unexplored,
+        }
+        rows = list(zip(top, numbers, strict=True))
+        graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
+        if self.rows.rough:
+            metadata["precision"] = self._refine(graph, selection)
+            graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
         return replace(graph, scores=scores(graph)._asdict())
+
+    def _refine(self, graph: AttributionGraph, selection: Selection) -> dict[str, Any]:
+        """Compute the rows that survive pruning in full precision; say how rough they were."""
+        survives, _ = surviving(graph, NODE_THRESHOLD, EDGE_THRESHOLD)
+        features = selection.chosen.nonzero().squeeze(1)
+        kept = features[torch.from_numpy(survives[: len(features)])]
+        errors = self.rows.refine(kept)
+        return {
+            "sweep": "bfloat16",
+            "rows_computed_again": len(kept),
+            "largest_error": float(errors.max()) if len(errors) else 0.0,
+            "median_error": float(errors.median()) if len(errors) else 0.0,
+        }
 
     def _metadata(self, last: int) -> dict[str, Any]:
         run, local = self.linear.local.run, self.linear.local
@@ -144,6 +174,8 @@ def trace(
     *,
     targets: Sequence[Target] = (),
     missing: Missing | None = None,
+    precision: Precision = "float32",
+    max_memory: int | None = None,
     max_features: int = 4096,
     max_logits: int = 10,
     probability_mass: float = 0.95,
@@ -160,7 +192,7 @@ def trace(
         prompt: text, or token ids.
         dictionaries: as for `Trace`.
         targets: what to explain instead of the likeliest next tokens.
-        missing: as for `Trace`.
+        missing, precision, max_memory: as for `Trace`.
         max_features: the most features to keep, chosen by influence.
         max_logits: the most next tokens to explain.
         probability_mass: explain the likeliest tokens that together hold this probability.
@@ -180,7 +212,14 @@ def trace(
     """
     _check_limits(max_features, epsilon)
     likeliest = TopLogits(max_logits=max_logits, probability_mass=probability_mass)
-    whole = Trace(model, prompt, dictionaries, missing=missing)
+    whole = Trace(
+        model,
+        prompt,
+        dictionaries,
+        missing=missing,
+        precision=precision,
+        max_memory=max_memory,
+    )
     graph = whole.graph(
         *(targets or [likeliest]),
         max_features=max_features,

@@ -8,11 +8,14 @@ from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.scores import edge_shares, influence, logit_weights, sweep
 from pellucid.graphs.tables import BIAS, ERROR, FEATURE, LOGIT, TOKEN
 
+NODE_THRESHOLD, EDGE_THRESHOLD = 0.8, 0.98
+"""Shares of influence that are usually kept."""
+
 
 def prune(
     graph: AttributionGraph,
-    node_threshold: float = 0.8,
-    edge_threshold: float = 0.98,
+    node_threshold: float = NODE_THRESHOLD,
+    edge_threshold: float = EDGE_THRESHOLD,
     *,
     include_bias: bool = False,
 ) -> AttributionGraph:

@@ -79,8 +79,8 @@ class MemoryBudget:
     def _refuse(self, n_bytes: int, what: str) -> None:
         limit, left = (int(n) // MEBIBYTE for n in (self.limit or 0, max(0, self.left())))
         raise ConfigError(
-            f"max_memory is {limit} MiB, of which {left} are free; {n_bytes // MEBIBYTE} are needed "
-            f"for {what} raise max_memory"
+            f"max_memory is {limit} MiB, of which {left} are free; {n_bytes // MEBIBYTE} are "
+            f"needed for {what} raise max_memory"
         )
 
 

@@ -39,8 +39,8 @@ def trace_file(
         every = _gathered(counts, share)
     if share.rank == 0:
         seconds = time.perf_counter() - started
-        record = {key: sum(each[key] for each in every) for key in counts}
-        record |= {
+        totals = {key: sum(each[key] for each in every) for key in counts}
+        record: dict[str, Any] = totals | {
             "processes": share.world,
             "seconds": seconds,
             "peak_mb": peak_megabytes(),

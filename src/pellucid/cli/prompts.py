@@ -1,4 +1,4 @@
-"""`pellucid trace --prompts`: many prompts into one dataset, alone or as one of torchrun's ranks."""
+"""`pellucid trace --prompts`: many prompts into one dataset, alone or as a rank of torchrun."""
 
 import os
 import time

@@ -179,26 +179,28 @@ def _labels(table: SourceTable, texts: list[str]) -> np.ndarray:
 
 def _edges(parts: list[Part], node_of_column: Int[Tensor, " C"], n_nodes: int) -> Edges:
     """All non-zero weights between nodes, sorted by target and source without a sort over edges."""
+    counts = np.zeros(n_nodes, dtype=np.int64)
     pieces = []
-    counts = torch.zeros(n_nodes, dtype=torch.long)
-    for block, rows, targets in parts:
+    for block, rows, own in parts:
         nodes = node_of_column[block.columns]
         columns = torch.argsort(nodes)[int((nodes < 0).sum()) :]
         values = block.weights.index_select(0, rows).index_select(1, columns)
-        row, column = values.nonzero(as_tuple=True)
-        count = torch.bincount(row, minlength=len(rows))
-        counts[targets] = count
-        pieces.append((targets, count, nodes[columns][column].int(), values[row, column].float()))
-    ends = counts.cumsum(0)
-    starts = ends - counts
-    source = torch.empty(int(ends[-1]), dtype=torch.int32)
-    weight = torch.empty(int(ends[-1]))
-    for targets, count, sources, values in pieces:
-        before = count.cumsum(0) - count
-        place = torch.arange(len(sources)) + (starts[targets] - before).repeat_interleave(count)
-        source[place], weight[place] = sources, values
-    target = torch.repeat_interleave(torch.arange(n_nodes, dtype=torch.int32), counts)
-    return Edges(target=target.numpy(), source=source.numpy(), weight=weight.numpy())
+        present = values != 0
+        sources = nodes[columns].int().expand(len(rows), -1).masked_select(present)
+        count = present.sum(dim=1).numpy()
+        counts[own.numpy()] = count
+        weights = values.masked_select(present).float().numpy()
+        pieces.append((own.numpy(), np.cumsum(count) - count, sources.numpy(), weights))
+    starts = np.cumsum(counts) - counts
+    source = np.empty(int(counts.sum()), dtype=np.int32)
+    weight = np.empty(len(source), dtype=np.float32)
+    for targets, begins, found, weights in pieces:
+        for node, begin in zip(targets.tolist(), begins.tolist(), strict=True):
+            n, start = counts[node], starts[node]
+            source[start : start + n] = found[begin : begin + n]
+            weight[start : start + n] = weights[begin : begin + n]
+    target = np.repeat(np.arange(n_nodes, dtype=np.int32), counts)
+    return Edges(target=target, source=source, weight=weight)
 
 
 def _target_values(parts: list[Part], n_nodes: int) -> np.ndarray:

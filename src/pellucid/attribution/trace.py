@@ -1,7 +1,6 @@
 """From a prompt to attribution graphs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -134,7 +133,7 @@ class Trace:
         if self.rows.rough:
             metadata["precision"] = self._refine(graph, selection)
             graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
-        return replace(graph, scores=scores(graph)._asdict())
+        return graph.noting(scores=scores(graph)._asdict())
 
     def _refine(self, graph: AttributionGraph, selection: Selection) -> dict[str, Any]:
         """Compute the rows that survive pruning in full precision; say how rough they were."""
@@ -229,4 +228,4 @@ def trace(
     check = (
         causal_check(whole.linear, graph, features=causal_features, seed=seed) if causal else None
     )
-    return replace(graph, causal=check)
+    return graph.noting(causal=check)

@@ -1,5 +1,6 @@
 """The attribution graph of one prompt: what each node is, and what it contributes to which."""
 
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,15 @@ class AttributionGraph:
         return np.bincount(
             self.edges.target, self.edges.weight.astype(np.float64), minlength=len(self.nodes)
         )
+
+    def noting(self, **records: Any) -> "AttributionGraph":
+        """The same graph with other `metadata`, `scores` or `causal`, its tables not copied."""
+        assert set(records) <= {"metadata", "scores", "causal"}, sorted(records)
+        noted = copy(self)
+        for name, record in records.items():
+            object.__setattr__(noted, name, record)
+        noted._check_parts()
+        return noted
 
     def subgraph(
         self,
@@ -187,10 +197,14 @@ class AttributionGraph:
         for name, ids in (("target", edges.target), ("source", edges.source)):
             if len(ids) and not (ids.min() >= 0 and ids.max() < size):
                 raise GraphError(f"a graph edge names {name} {ids.max()}, of {size} nodes")
-        rank = self.nodes.rank()
-        forward = rank[edges.source] < rank[edges.target]
-        forward &= np.isin(self.nodes.kind[edges.target], (FEATURE, LOGIT))
-        forward &= self.nodes.kind[edges.source] != LOGIT
+        kind = self.nodes.kind
+        # One number a node: a source must have less than its target, and nothing leads from a
+        # logit or to anything but features and logits.
+        rank = self.nodes.rank().astype(np.int32)
+        highest = rank.max(initial=0) + 1
+        as_source = np.where(kind == LOGIT, highest, rank)
+        as_target = np.where((kind == FEATURE) | (kind == LOGIT), rank, rank.min(initial=0))
+        forward = as_source[edges.source] < as_target[edges.target]
         if not forward.all():
             bad = int(np.argmin(forward))
             raise GraphError(

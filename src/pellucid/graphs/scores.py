@@ -8,7 +8,7 @@ w. The graph is a DAG, so one sweep from the logits back sums the series exactly
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.tables import BIAS, ERROR, LOGIT, TOKEN
@@ -57,7 +57,10 @@ def scores(graph: AttributionGraph, *, include_bias: bool = False) -> Scores:
     tokens = reached[nodes.kind == TOKEN].sum()
     errors = reached[nodes.kind == ERROR].sum()
     output = reached + logit_weights(graph)
-    from_errors = (shares * output[edges.target])[nodes.kind[edges.source] == ERROR].sum()
+    of_errors = _row_sums(
+        shares * (nodes.kind == ERROR)[edges.source], edges.row_starts(len(nodes))
+    )
+    from_errors = output @ of_errors
     return Scores(
         replacement=_ratio(tokens, tokens + errors),
         completeness=_ratio(output.sum() - from_errors, output.sum()),
@@ -83,14 +86,17 @@ def edge_shares(
         include_bias: count edges that come from bias nodes.
         keep: count only these edges; the others get share 0.
     """
-    edges = graph.edges
+    edges, n_nodes = graph.edges, len(graph.nodes)
     size = np.abs(edges.weight, dtype=np.float64)
-    if not include_bias:
-        size[graph.nodes.kind[edges.source] == BIAS] = 0
+    is_bias = graph.nodes.kind == BIAS
+    if not include_bias and is_bias.any():
+        size *= ~is_bias[edges.source]
     if keep is not None:
-        size[~keep] = 0
-    row_sum = np.bincount(edges.target, size, minlength=len(graph.nodes))
-    return size / np.maximum(row_sum, MIN_ROW_SUM)[edges.target]
+        size *= keep
+    starts = edges.row_starts(n_nodes)
+    row_sum = _row_sums(size, starts)
+    size /= np.repeat(np.maximum(row_sum, MIN_ROW_SUM), np.diff(starts))
+    return size
 
 
 def sweep(graph: AttributionGraph, shares: Float64[np.ndarray, " E"]) -> Float64[np.ndarray, " N"]:
@@ -98,15 +104,30 @@ def sweep(graph: AttributionGraph, shares: Float64[np.ndarray, " E"]) -> Float64
     edges, size = graph.edges, len(graph.nodes)
     start = logit_weights(graph)
     reached = np.zeros(size)
-    rank = graph.nodes.rank()[edges.target]
-    by_rank = np.argsort(-rank, kind="stable")
-    bounds = np.flatnonzero(np.diff(rank[by_rank])) + 1
-    for edge in np.split(by_rank, bounds):
-        # No edge joins two targets of one rank, so all of this rank's inputs are already summed.
-        target = edges.target[edge]
-        flow = shares[edge] * (reached[target] + start[target])
-        reached += np.bincount(edges.source[edge], flow, minlength=size)
+    starts = edges.row_starts(size)
+    # Nodes that can be targets (features, then logits) stand in the order of their rank, and no
+    # edge joins two targets of one rank: when a rank's turn comes, all its inputs are summed.
+    targets = np.flatnonzero(np.diff(starts))
+    bounds = np.flatnonzero(np.diff(graph.nodes.rank()[targets])) + 1
+    for same_rank in reversed(np.split(targets, bounds)):
+        if len(same_rank) == 0:
+            continue
+        first, last = same_rank[0], same_rank[-1] + 1
+        rows = slice(starts[first], starts[last])
+        flow = reached[first:last] + start[first:last]
+        per_edge = np.repeat(flow, np.diff(starts[first : last + 1])) * shares[rows]
+        reached += np.bincount(edges.source[rows], per_edge, minlength=size)
     return reached
+
+
+def _row_sums(
+    values: Float64[np.ndarray, " E"], starts: Int64[np.ndarray, " N1"]
+) -> Float64[np.ndarray, " N"]:
+    sums = np.zeros(len(starts) - 1)
+    filled = np.flatnonzero(np.diff(starts))
+    if len(filled):
+        sums[filled] = np.add.reduceat(values, starts[filled])
+    return sums
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -164,9 +164,8 @@ class Edges:
         finite = np.isfinite(self.weight)
         if not finite.all():
             raise GraphError(f"graph edge {int(np.argmin(finite))} has a weight that is not finite")
-        later_target = np.diff(self.target.astype(np.int64))
-        later_source = np.diff(self.source.astype(np.int64))
-        ascending = (later_target > 0) | ((later_target == 0) & (later_source > 0))
+        t, u = self.target, self.source
+        ascending = (t[1:] > t[:-1]) | ((t[1:] == t[:-1]) & (u[1:] > u[:-1]))
         if not ascending.all():
             raise GraphError(
                 f"graph edge {int(np.argmin(ascending)) + 1} is out of order or repeated; sort by "
@@ -183,6 +182,11 @@ class Edges:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def row_starts(self, n_nodes: int) -> Int64[np.ndarray, " N1"]:
+        """Where the edges of each target begin, and at the end how many there are."""
+        numbers = np.arange(n_nodes + 1, dtype=np.int32)  # another type would copy the edges
+        return np.searchsorted(self.target, numbers)
 
     def select(self, keep: Bool[np.ndarray, " E"]) -> "Edges":
         """The edges where `keep` holds."""

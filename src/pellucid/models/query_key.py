@@ -164,7 +164,8 @@ def read_rotation(root: nn.Module, spec: ArchSpec, layer: int, length: int) -> R
     """The rotation of a block's queries and keys at positions 0 to `length` - 1."""
     if spec.rotary is None:
         return None
-    module, config = submodule(root, spec.rotary.path), root.config
+    module = submodule(root, spec.rotary.path)
+    config: Any = root.config
     weight = next(root.parameters())
     positions = torch.arange(length, device=weight.device)[None]
     extra = [config.layer_types[layer]] if spec.rotary.by_layer_type else []

@@ -1,0 +1,189 @@
+"""Head loadings: an edge split by the attention head that first reads its source.
+
+An edge of a graph sums over all paths from source to target: some stay in the residual stream (and
+in skip connections), the others pass one or more attention heads. Every path of the second kind
+has a first head, the one that reads what the source wrote; so
+
+    edge = residual part + sum over layers m and heads h of the paths whose first head is (m, h)
+
+is an exact partition (head loadings, Ameisen et al. 2025, "Circuit Tracing", which names the first
+head too). It is computed where the two directions meet: a source is pushed up through residual and
+skip connections alone, a target's gradient is pulled down through everything, and at every head
+what the one reads is multiplied with what the other asks for.
+
+Shape suffixes: E edges, R target rows, W window, B slabs, S positions, H query heads, e head width,
+d model width.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pellucid.attribution.linearise import LinearBlock, LinearModel
+from pellucid.attribution.targets import Targets
+
+ROWS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """K vectors written into the residual stream, each at one position.
+
+    Attributes:
+        position: where each is written, [K].
+        parts: for each depth in half blocks (2l is the input of block l), which of the K sources
+            are written there and what they write.
+    """
+
+    position: Int[Tensor, " K"]
+    parts: Mapping[int, tuple[Int[Tensor, " n"], Float[Tensor, "n d"]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadLoadings:
+    """E edges, each taken apart by the first head on its paths.
+
+    Attributes:
+        residual: what reaches the target past no head at all.
+        heads: what each head of each layer passes on, [E, layers, heads]; with `residual` it sums
+            to the edge.
+    """
+
+    residual: Float[Tensor, " E"]
+    heads: Float[Tensor, "E L H"]
+
+    def totals(self) -> Float[Tensor, " E"]:
+        """The weights of the edges."""
+        return self.residual + self.heads.sum(dim=(1, 2))
+
+
+@torch.no_grad()
+def head_loadings(
+    linear: LinearModel,
+    targets: Targets,
+    sources: Sources,
+    target: Int[Tensor, " E"],
+    source: Int[Tensor, " E"],
+) -> HeadLoadings:
+    """Split edges by head.
+
+    Args:
+        linear: the affine map.
+        targets: the rows that edges lead to.
+        sources: what they come from.
+        target, source: each edge, as numbers of a target row and of a source.
+    """
+    slabs = _Slabs(sources, len(linear.tokens))
+    n_heads = len(linear.blocks[0].pattern)
+    residual = targets.vectors.new_zeros(len(target))
+    heads = targets.vectors.new_zeros(len(target), len(linear.blocks), n_heads)
+    values, depths = [], _depths(linear, targets)
+    for depth, x_BSd in slabs.pushed(linear):
+        here = (depths[target] == depth).nonzero().squeeze(1)
+        row, from_ = target[here], source[here]
+        same = targets.position[row] == sources.position[from_]
+        products = (targets.vectors[row] * slabs.of(x_BSd, from_)).sum(dim=1)
+        residual[here] = torch.where(same, products, torch.zeros_like(products))
+        if depth % 2 == 0 and depth < 2 * len(linear.blocks):
+            values.append(slabs.of(x_BSd, torch.arange(len(sources.position))))
+    for start in range(0, len(targets), ROWS_AT_ONCE):
+        rows = torch.arange(start, min(start + ROWS_AT_ONCE, len(targets)))
+        mine = ((target >= start) & (target < start + len(rows))).nonzero().squeeze(1)
+        row, position = target[mine] - start, sources.position[source[mine]]
+        for layer, asked_RWHe in _asked_of_heads(linear, targets.select(rows)):
+            inside = (position < asked_RWHe.shape[1]).nonzero().squeeze(1)
+            read_EHe = _read_by_heads(linear.blocks[layer], values[layer][source[mine[inside]]])
+            asked_EHe = asked_RWHe[row[inside], position[inside]]
+            heads[mine[inside], layer] = (asked_EHe * read_EHe).sum(dim=2)
+    return HeadLoadings(residual=residual, heads=heads)
+
+
+class _Slabs:
+    """Sources packed into as few residual streams as possible: one source a position of each.
+
+    Everything but attention acts on one position at a time, so that those of one slab stay apart.
+    """
+
+    def __init__(self, sources: Sources, n_positions: int) -> None:
+        self.sources, self.n_positions = sources, n_positions
+        order = torch.argsort(sources.position, stable=True)
+        counts = torch.bincount(sources.position, minlength=n_positions)
+        first = counts.cumsum(0) - counts
+        self.slab = torch.empty_like(order)
+        self.slab[order] = torch.arange(len(order)) - first[sources.position[order]]
+
+    def of(self, x_BSd: Tensor, chosen: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """The part of the slabs that belongs to some sources."""
+        return x_BSd[self.slab[chosen], self.sources.position[chosen]]
+
+    def pushed(self, linear: LinearModel) -> Iterator[tuple[int, Float[Tensor, "B S d"]]]:
+        """What the sources are at every depth, having passed no attention."""
+        n_slabs = int(self.slab.max()) + 1 if len(self.slab) else 0
+        x_BSd = linear.tokens.new_zeros(n_slabs, self.n_positions, linear.tokens.shape[1])
+        for layer, block in enumerate(linear.blocks):
+            x_BSd = self._written(x_BSd, 2 * layer)
+            yield 2 * layer, x_BSd
+            yield 2 * layer + 1, x_BSd
+            if block.skip is not None:
+                x_BSd = x_BSd + block.skip.push(x_BSd)
+        top = 2 * len(linear.blocks)
+        yield top, self._written(x_BSd, top)
+
+    def _written(self, x_BSd: Tensor, depth: int) -> Tensor:
+        if depth not in self.sources.parts:
+            return x_BSd
+        chosen, vectors = self.sources.parts[depth]
+        written = x_BSd.clone()
+        written[self.slab[chosen], self.sources.position[chosen]] += vectors
+        return written
+
+
+def _asked_of_heads(
+    linear: LinearModel, targets: Targets
+) -> Iterator[tuple[int, Float[Tensor, "R W H e"]]]:
+    """For every layer, the gradient of each row at what each head reads, per position read."""
+    window = int(targets.position.max()) + 1
+    rows, depths = torch.arange(len(targets)), _depths(linear, targets)
+    g_RWd = targets.vectors.new_zeros(len(targets), window, targets.vectors.shape[1])
+
+    def join(depth: int) -> None:
+        here = rows[depths == depth]
+        g_RWd[here, targets.position[here]] += targets.vectors[here]
+
+    join(2 * len(linear.blocks))
+    for layer in reversed(range(len(linear.blocks))):
+        block = linear.blocks[layer]
+        skipped = None if block.skip is None else block.skip.pull(g_RWd)
+        if not block.parallel:
+            g_RWd = g_RWd if skipped is None else g_RWd + skipped
+            join(2 * layer + 1)
+        asked_RWHe = _asked(block, g_RWd)
+        yield layer, asked_RWHe
+        groups = len(block.pattern) // block.group
+        by_group = asked_RWHe.unflatten(2, (groups, block.group)).sum(3)
+        sent = by_group.flatten(2) @ block.w_v.T
+        g_RWd = g_RWd + sent
+        if block.parallel and skipped is not None:
+            g_RWd = g_RWd + skipped
+        join(2 * layer)
+
+
+def _asked(block: LinearBlock, g_RWd: Float[Tensor, "R W d"]) -> Float[Tensor, "R W H e"]:
+    """Gradients at an attention's output -> gradients at the values that its heads mix."""
+    window, heads = g_RWd.shape[1], len(block.pattern)
+    u_RWHe = (g_RWd @ block.w_o.T).unflatten(2, (heads, -1))
+    return torch.einsum("hqk,rqhe->rkhe", block.pattern[:, :window, :window], u_RWHe)
+
+
+def _read_by_heads(block: LinearBlock, x_Ed: Float[Tensor, "E d"]) -> Float[Tensor, "E H e"]:
+    """What the value projection of every head makes of a residual."""
+    groups = len(block.pattern) // block.group
+    return (x_Ed @ block.w_v).unflatten(1, (groups, -1)).repeat_interleave(block.group, dim=1)
+
+
+def _depths(linear: LinearModel, targets: Targets) -> Int[Tensor, " R"]:
+    below = 2 * targets.layer + int(not linear.blocks[0].parallel)
+    return below.clamp_max(2 * len(linear.blocks))

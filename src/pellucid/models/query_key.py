@@ -108,17 +108,23 @@ class QueryKeyWeights:
         """The key head that a query head reads."""
         return head * self.key.n_heads // self.query.n_heads
 
-    def scores(self, x: Float[Tensor, "S d"], rotation: Rotation | None) -> Float[Tensor, "H S S"]:
+    def scores(
+        self,
+        x: Float[Tensor, "S d"],
+        rotation: Rotation | None,
+        factors: tuple[Float[Tensor, "S H h"], Float[Tensor, "S K h"]] | None = None,
+    ) -> Float[Tensor, "H S S"]:
         """Scores of every key for every query, before softcap and mask.
 
         Args:
             x: what the attention module is given, after the block's norm.
             rotation: of the positions, None for a family without rotary embeddings.
+            factors: what the norms of queries and keys multiply by, where they are frozen.
         """
         sides = []
-        for side in (self.query, self.key):
+        for number, side in enumerate((self.query, self.key)):
             raw_SNh = side.project(x)
-            normed_SNh = raw_SNh * side.factors(raw_SNh)
+            normed_SNh = raw_SNh * (side.factors(raw_SNh) if factors is None else factors[number])
             sides.append(normed_SNh if rotation is None else rotation.apply_all(normed_SNh))
         q_SHh, k_SKh = sides
         k_SHh = k_SKh.repeat_interleave(self.query.n_heads // self.key.n_heads, dim=1)

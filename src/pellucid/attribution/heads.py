@@ -15,7 +15,7 @@ Shape suffixes: E edges, R target rows, W window, B slabs, S positions, H query 
 d model width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pellucid.attribution.linearise import LinearBlock, LinearModel
+from pellucid.attribution.sources import SourceKey, writes
 from pellucid.attribution.targets import Targets
+from pellucid.core.types import Site
 
 ROWS_AT_ONCE = 32
 
@@ -41,6 +43,25 @@ class Sources:
     position: Int[Tensor, " K"]
     parts: Mapping[int, tuple[Int[Tensor, " n"], Float[Tensor, "n d"]]]
 
+    @classmethod
+    def of(cls, linear: LinearModel, keys: Sequence[SourceKey]) -> "Sources":
+        """Features, errors and tokens by name."""
+        by_depth: dict[int, list[tuple[int, Tensor]]] = {}
+        for number, key in enumerate(keys):
+            for write in writes(linear, key):
+                depth = _written_at(linear, write.site)
+                by_depth.setdefault(depth, []).append((number, write.vector))
+        return cls(
+            position=torch.tensor([key.position for key in keys], dtype=torch.long),
+            parts={
+                depth: (
+                    torch.tensor([number for number, _ in part]),
+                    torch.stack([vector for _, vector in part]),
+                )
+                for depth, part in by_depth.items()
+            },
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadLoadings:
@@ -50,10 +71,12 @@ class HeadLoadings:
         residual: what reaches the target past no head at all.
         heads: what each head of each layer passes on, [E, layers, heads]; with `residual` it sums
             to the edge.
+        query: the position whose attention passes most of that, -1 where nothing passes.
     """
 
     residual: Float[Tensor, " E"]
     heads: Float[Tensor, "E L H"]
+    query: Int[Tensor, "E L H"]
 
     def totals(self) -> Float[Tensor, " E"]:
         """The weights of the edges."""
@@ -80,6 +103,7 @@ def head_loadings(
     n_heads = len(linear.blocks[0].pattern)
     residual = targets.vectors.new_zeros(len(target))
     heads = targets.vectors.new_zeros(len(target), len(linear.blocks), n_heads)
+    query = torch.full(heads.shape, -1)
     values, depths = [], _depths(linear, targets)
     for depth, x_BSd in slabs.pushed(linear):
         here = (depths[target] == depth).nonzero().squeeze(1)
@@ -94,11 +118,16 @@ def head_loadings(
         mine = ((target >= start) & (target < start + len(rows))).nonzero().squeeze(1)
         row, position = target[mine] - start, sources.position[source[mine]]
         for layer, asked_RWHe in _asked_of_heads(linear, targets.select(rows)):
-            inside = (position < asked_RWHe.shape[1]).nonzero().squeeze(1)
-            read_EHe = _read_by_heads(linear.blocks[layer], values[layer][source[mine[inside]]])
-            asked_EHe = asked_RWHe[row[inside], position[inside]]
-            heads[mine[inside], layer] = (asked_EHe * read_EHe).sum(dim=2)
-    return HeadLoadings(residual=residual, heads=heads)
+            block, window = linear.blocks[layer], asked_RWHe.shape[1]
+            inside = position < window
+            edge, at = mine[inside], position[inside]
+            read_EHe = _read_by_heads(block, values[layer][source[edge]])
+            wanted_EWH = (asked_RWHe[row[inside]] * read_EHe[:, None]).sum(dim=3)
+            passed_EWH = wanted_EWH * block.pattern[:, :window, at].permute(2, 1, 0)
+            heads[edge, layer] = passed_EWH.sum(dim=1)
+            strongest = passed_EWH.abs().max(dim=1)
+            query[edge, layer] = strongest.indices.masked_fill(strongest.values == 0, -1)
+    return HeadLoadings(residual=residual, heads=heads, query=query)
 
 
 class _Slabs:
@@ -144,7 +173,7 @@ class _Slabs:
 def _asked_of_heads(
     linear: LinearModel, targets: Targets
 ) -> Iterator[tuple[int, Float[Tensor, "R W H e"]]]:
-    """For every layer, the gradient of each row at what each head reads, per position read."""
+    """For every layer, the gradient of each row at what each head writes at each position."""
     window = int(targets.position.max()) + 1
     rows, depths = torch.arange(len(targets)), _depths(linear, targets)
     g_RWd = targets.vectors.new_zeros(len(targets), window, targets.vectors.shape[1])
@@ -160,22 +189,16 @@ def _asked_of_heads(
         if not block.parallel:
             g_RWd = g_RWd if skipped is None else g_RWd + skipped
             join(2 * layer + 1)
-        asked_RWHe = _asked(block, g_RWd)
+        asked_RWHe = (g_RWd @ block.w_o.T).unflatten(2, (len(block.pattern), -1))
         yield layer, asked_RWHe
+        pattern_HWW = block.pattern[:, :window, :window]
+        mixed_RWHe = torch.einsum("hqk,rqhe->rkhe", pattern_HWW, asked_RWHe)
         groups = len(block.pattern) // block.group
-        by_group = asked_RWHe.unflatten(2, (groups, block.group)).sum(3)
-        sent = by_group.flatten(2) @ block.w_v.T
-        g_RWd = g_RWd + sent
+        by_group = mixed_RWHe.unflatten(2, (groups, block.group)).sum(3)
+        g_RWd = g_RWd + by_group.flatten(2) @ block.w_v.T
         if block.parallel and skipped is not None:
             g_RWd = g_RWd + skipped
         join(2 * layer)
-
-
-def _asked(block: LinearBlock, g_RWd: Float[Tensor, "R W d"]) -> Float[Tensor, "R W H e"]:
-    """Gradients at an attention's output -> gradients at the values that its heads mix."""
-    window, heads = g_RWd.shape[1], len(block.pattern)
-    u_RWHe = (g_RWd @ block.w_o.T).unflatten(2, (heads, -1))
-    return torch.einsum("hqk,rqhe->rkhe", block.pattern[:, :window, :window], u_RWHe)
 
 
 def _read_by_heads(block: LinearBlock, x_Ed: Float[Tensor, "E d"]) -> Float[Tensor, "E H e"]:
@@ -187,3 +210,7 @@ def _read_by_heads(block: LinearBlock, x_Ed: Float[Tensor, "E d"]) -> Float[Tens
 def _depths(linear: LinearModel, targets: Targets) -> Int[Tensor, " R"]:
     below = 2 * targets.layer + int(not linear.blocks[0].parallel)
     return below.clamp_max(2 * len(linear.blocks))
+
+
+def _written_at(linear: LinearModel, site: Site) -> int:
+    return 0 if site.kind == "embed" else 2 * site.layer + 2

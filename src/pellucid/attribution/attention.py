@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.heads import HeadLoadings, Sources, head_loadings
 from pellucid.attribution.linearise import LinearModel
 from pellucid.attribution.qk import layer_scores, qk_attribution
 from pellucid.attribution.qk_check import check_qk
-from pellucid.attribution.sources import SourceKey
-from pellucid.attribution.sweep import SourceTable
+from pellucid.attribution.sources import SourceKey, active_row
 from pellucid.attribution.targets import Targets, concatenate, feature_targets
 from pellucid.core.errors import ConfigError
 from pellucid.graphs.graph import AttributionGraph
@@ -128,9 +128,7 @@ def _targets(
         if key.kind == "logit":
             parts.append(logits.select(torch.tensor([node - first_logit])))
             continue
-        layer = linear.local.layers[key.layer]
-        same = (layer.positions == key.position) & (layer.features == key.index)
-        parts.append(feature_targets(linear, key.layer, same.nonzero().squeeze(1)))
+        parts.append(feature_targets(linear, key.layer, active_row(linear, key)))
     return concatenate(parts) if parts else logits.select(torch.arange(0))
 
 

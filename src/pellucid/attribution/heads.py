@@ -28,6 +28,7 @@ from pellucid.attribution.targets import Targets
 from pellucid.core.types import Site
 
 ROWS_AT_ONCE = 32
+MOST_VALUES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +37,8 @@ class Sources:
 
     Attributes:
         position: where each is written, [K].
-        parts: for each depth in half blocks (2l is the input of block l), which of the K sources
-            are written there and what they write.
+        parts: for each depth (see `LinearModel.depth`; 4l + 4 is the output of block l), which of
+            the K sources are written there and what they write.
     """
 
     position: Int[Tensor, " K"]
@@ -49,7 +50,7 @@ class Sources:
         by_depth: dict[int, list[tuple[int, Tensor]]] = {}
         for number, key in enumerate(keys):
             for write in writes(linear, key):
-                depth = _written_at(linear, write.site)
+                depth = _depth_written(linear, write.site)
                 by_depth.setdefault(depth, []).append((number, write.vector))
         return cls(
             position=torch.tensor([key.position for key in keys], dtype=torch.long),
@@ -104,29 +105,29 @@ def head_loadings(
     residual = targets.vectors.new_zeros(len(target))
     heads = targets.vectors.new_zeros(len(target), len(linear.blocks), n_heads)
     query = torch.full(heads.shape, -1)
-    values, depths = [], _depths(linear, targets)
+    values = []
     for depth, x_BSd in slabs.pushed(linear):
-        here = (depths[target] == depth).nonzero().squeeze(1)
+        here = (targets.depth[target] == depth).nonzero().squeeze(1)
         row, from_ = target[here], source[here]
         same = targets.position[row] == sources.position[from_]
         products = (targets.vectors[row] * slabs.of(x_BSd, from_)).sum(dim=1)
         residual[here] = torch.where(same, products, torch.zeros_like(products))
-        if depth % 2 == 0 and depth < 2 * len(linear.blocks):
+        if depth % 4 == 1:
             values.append(slabs.of(x_BSd, torch.arange(len(sources.position))))
     for start in range(0, len(targets), ROWS_AT_ONCE):
         rows = torch.arange(start, min(start + ROWS_AT_ONCE, len(targets)))
         mine = ((target >= start) & (target < start + len(rows))).nonzero().squeeze(1)
-        row, position = target[mine] - start, sources.position[source[mine]]
         for layer, asked_RWHe in _asked_of_heads(linear, targets.select(rows)):
             block, window = linear.blocks[layer], asked_RWHe.shape[1]
-            inside = position < window
-            edge, at = mine[inside], position[inside]
-            read_EHe = _read_by_heads(block, values[layer][source[edge]])
-            wanted_EWH = (asked_RWHe[row[inside]] * read_EHe[:, None]).sum(dim=3)
-            passed_EWH = wanted_EWH * block.pattern[:, :window, at].permute(2, 1, 0)
-            heads[edge, layer] = passed_EWH.sum(dim=1)
-            strongest = passed_EWH.abs().max(dim=1)
-            query[edge, layer] = strongest.indices.masked_fill(strongest.values == 0, -1)
+            seen = mine[sources.position[source[mine]] < window]
+            for edge in seen.split(max(1, MOST_VALUES // asked_RWHe[0].numel())):
+                read_EHe = _read_by_heads(block, values[layer][source[edge]])
+                wanted_EWH = (asked_RWHe[target[edge] - start] * read_EHe[:, None]).sum(dim=3)
+                at = sources.position[source[edge]]
+                passed_EWH = wanted_EWH * block.pattern[:, :window, at].permute(2, 1, 0)
+                heads[edge, layer] = passed_EWH.sum(dim=1)
+                strongest = passed_EWH.abs().max(dim=1)
+                query[edge, layer] = strongest.indices.masked_fill(strongest.values == 0, -1)
     return HeadLoadings(residual=residual, heads=heads, query=query)
 
 
@@ -153,13 +154,18 @@ class _Slabs:
         n_slabs = int(self.slab.max()) + 1 if len(self.slab) else 0
         x_BSd = linear.tokens.new_zeros(n_slabs, self.n_positions, linear.tokens.shape[1])
         for layer, block in enumerate(linear.blocks):
-            x_BSd = self._written(x_BSd, 2 * layer)
-            yield 2 * layer, x_BSd
-            yield 2 * layer + 1, x_BSd
-            if block.skip is not None:
-                x_BSd = x_BSd + block.skip.push(x_BSd)
-        top = 2 * len(linear.blocks)
-        yield top, self._written(x_BSd, top)
+            for site in (Site("resid_pre", layer), Site("resid_mid", layer)):
+                depth = linear.depth(site)
+                x_BSd = self._written(x_BSd, depth - 1)
+                yield depth - 1, x_BSd
+                x_BSd = self._written(_cut(linear, x_BSd, depth), depth)
+                yield depth, x_BSd
+            if block.path is not None:
+                x_BSd = x_BSd + block.path.push(x_BSd)
+        top = 4 * len(linear.blocks)
+        x_BSd = self._written(x_BSd, top)
+        yield top, x_BSd
+        yield top + 1, self._written(_cut(linear, x_BSd, top + 1), top + 1)
 
     def _written(self, x_BSd: Tensor, depth: int) -> Tensor:
         if depth not in self.sources.parts:
@@ -170,25 +176,30 @@ class _Slabs:
         return written
 
 
+def _cut(linear: LinearModel, x: Tensor, depth: int) -> Tensor:
+    """A residual, or a gradient at one, past a depth: nothing where an SAE explains it."""
+    return torch.zeros_like(x) if depth in linear.cuts else x
+
+
 def _asked_of_heads(
     linear: LinearModel, targets: Targets
 ) -> Iterator[tuple[int, Float[Tensor, "R W H e"]]]:
     """For every layer, the gradient of each row at what each head writes at each position."""
     window = int(targets.position.max()) + 1
-    rows, depths = torch.arange(len(targets)), _depths(linear, targets)
-    g_RWd = targets.vectors.new_zeros(len(targets), window, targets.vectors.shape[1])
+    zeros_RWd = targets.vectors.new_zeros(len(targets), window, targets.vectors.shape[1])
 
-    def join(depth: int) -> None:
-        here = rows[depths == depth]
-        g_RWd[here, targets.position[here]] += targets.vectors[here]
+    def joined(g_RWd: Tensor, depth: int) -> Tensor:
+        """With the rows that read at a depth, and below an SAE there those that it reads."""
+        return _with_rows(
+            _cut(linear, _with_rows(g_RWd, targets, depth), depth), targets, depth - 1
+        )
 
-    join(2 * len(linear.blocks))
+    g_RWd = joined(zeros_RWd, 4 * len(linear.blocks) + 1)
     for layer in reversed(range(len(linear.blocks))):
         block = linear.blocks[layer]
-        skipped = None if block.skip is None else block.skip.pull(g_RWd)
+        passed = zeros_RWd if block.path is None else block.path.pull(g_RWd)
         if not block.parallel:
-            g_RWd = g_RWd if skipped is None else g_RWd + skipped
-            join(2 * layer + 1)
+            g_RWd = joined(g_RWd + passed, 4 * layer + 3)
         asked_RWHe = (g_RWd @ block.w_o.T).unflatten(2, (len(block.pattern), -1))
         yield layer, asked_RWHe
         pattern_HWW = block.pattern[:, :window, :window]
@@ -196,9 +207,17 @@ def _asked_of_heads(
         groups = len(block.pattern) // block.group
         by_group = mixed_RWHe.unflatten(2, (groups, block.group)).sum(3)
         g_RWd = g_RWd + by_group.flatten(2) @ block.w_v.T
-        if block.parallel and skipped is not None:
-            g_RWd = g_RWd + skipped
-        join(2 * layer)
+        if block.parallel:
+            g_RWd = g_RWd + passed
+        g_RWd = joined(g_RWd, 4 * layer + 1)
+
+
+def _with_rows(g_RWd: Tensor, targets: Targets, depth: int) -> Tensor:
+    """Gradients with those of the rows that start at a depth."""
+    rows = (targets.depth == depth).nonzero().squeeze(1)
+    started = g_RWd.clone()
+    started[rows, targets.position[rows]] += targets.vectors[rows]
+    return started
 
 
 def _read_by_heads(block: LinearBlock, x_Ed: Float[Tensor, "E d"]) -> Float[Tensor, "E H e"]:
@@ -207,10 +226,11 @@ def _read_by_heads(block: LinearBlock, x_Ed: Float[Tensor, "E d"]) -> Float[Tens
     return (x_Ed @ block.w_v).unflatten(1, (groups, -1)).repeat_interleave(block.group, dim=1)
 
 
-def _depths(linear: LinearModel, targets: Targets) -> Int[Tensor, " R"]:
-    below = 2 * targets.layer + int(not linear.blocks[0].parallel)
-    return below.clamp_max(2 * len(linear.blocks))
-
-
-def _written_at(linear: LinearModel, site: Site) -> int:
-    return 0 if site.kind == "embed" else 2 * site.layer + 2
+def _depth_written(linear: LinearModel, site: Site) -> int:
+    match site.kind:
+        case "embed":
+            return 0
+        case "mlp_out":
+            return 4 * site.layer + 4
+        case _:
+            return linear.depth(site)

@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.linearise import LinearModel, Read
 from pellucid.attribution.sources import SourceNames
-from pellucid.attribution.sweep import SourceTable, attribution_rows
+from pellucid.attribution.sweep import attribution_rows
 from pellucid.attribution.targets import Targets, concatenate
 from pellucid.core.errors import ConfigError
 from pellucid.core.types import Site
@@ -83,9 +84,8 @@ def layer_scores(linear: LinearModel, layer: int) -> LayerScores:
     """
     run = linear.local.run
     model, length = run.model, len(run.ids)
-    site = Site("resid_pre", layer)
-    resid = model.activations(run.ids[None], [site])[site][0]
-    frozen, weights = run.layers[layer], model.query_key(layer)
+    weights = model.query_key(layer)
+    resid, frozen = run.residual(Site("resid_pre", layer)), run.layers[layer]
     norm, scale = frozen.block.attn_norm, frozen.attn_scale
     x = resid if norm is None or scale is None else norm.apply(resid, scale)
     rotation = model.rotation(layer, length)
@@ -332,7 +332,7 @@ def _contributions(
     ]
     width, targets = projection.d_head, concatenate(parts)
     raw_nhC = linear.tokens.new_zeros(len(positions), width, table.size)
-    for block in _rows_at_block_input(linear, table, scores.layer, targets):
+    for block in attribution_rows(linear, table, targets):
         at = block.rows // width, block.rows % width
         raw_nhC[at[0][:, None], at[1][:, None], block.columns] = block.weights
     mean_Ch = linear.tokens.new_zeros(table.size, width)
@@ -357,26 +357,9 @@ def _projection_targets(
     where = torch.full((len(vectors),), position)
     constant = scores.read.constant(vectors)
     return Targets(
-        layer=torch.full_like(where, scores.layer),
+        depth=torch.full_like(where, linear.depth(Site("resid_pre", scores.layer))),
         position=where,
         vectors=scores.read.pull(vectors, where),
         constant=constant if bias is None else constant + bias.to(constant.dtype),
         value=scores.raw[side][position, head],
     )
-
-
-def _rows_at_block_input(linear, table, layer, targets):  # type: ignore
-    from dataclasses import replace
-
-    below = replace(
-        linear,
-        blocks=linear.blocks[:layer],
-        local=replace(linear.local, layers=linear.local.layers[:layer]),
-    )
-    small = SourceTable(below)
-    for block in attribution_rows(below, small, targets):
-        c = block.columns
-        shift = torch.where(c >= small.bias_start, table.bias_start - small.bias_start, 0)
-        token = (c >= small.token_start) & (c < small.bias_start)
-        shift = torch.where(token, table.token_start - small.token_start, shift)
-        yield replace(block, columns=c + shift)

@@ -7,6 +7,7 @@ layer, at the same position, with a change of the same norm) shows what agreemen
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from pellucid.attribution.causal import spearman
 from pellucid.attribution.linearise import LinearModel
 from pellucid.attribution.measure import frozen_taps
 from pellucid.attribution.qk import LayerScores, QKAttribution
-from pellucid.attribution.sources import SourceKey, Write, feature_directions, writes
+from pellucid.attribution.sources import SourceKey, Write, feature_writes, writes
 from pellucid.core.types import Site
 from pellucid.models.taps import TapCall, TapPoint
 from pellucid.replacement.freeze import Taps
@@ -115,18 +116,16 @@ def _control(
     linear: LinearModel, key: SourceKey, removed: Sequence[Write], generator: torch.Generator
 ) -> list[Write]:
     """Another feature of the layer, inactive at the position, written at the same norms."""
-    layer = linear.local.layers[key.layer]
-    active = set(layer.features[layer.positions == key.position].tolist())
-    n_features = linear.local.dictionaries[key.layer].num_features
-    others = torch.tensor([each for each in range(n_features) if each not in active])
-    order = others[torch.randperm(len(others), generator=generator)]
-    for other in order.split(1):
-        rows = feature_directions(linear, key.layer, other)
-        norms = [float(row.norm()) for _, row in rows]
-        if min(norms) > 0:
+    active = linear.local.layers[key.layer].active
+    taken = set(active.features[active.positions == key.position].tolist())
+    one = active.activations.new_ones(1)
+    for other in torch.randperm(active.num_features, generator=generator).tolist():
+        written = feature_writes(linear, replace(key, index=other), one)
+        norms = [write.vector.norm() for write in written]
+        if other not in taken and min(norms) > 0:
             return [
-                Write(site, row[0] * (write.vector.norm() / norm))
-                for (site, row), norm, write in zip(rows, norms, removed, strict=True)
+                Write(write.site, write.vector * (own.vector.norm() / norm))
+                for write, norm, own in zip(written, norms, removed, strict=True)
             ]
     return []
 

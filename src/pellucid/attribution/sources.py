@@ -1,15 +1,14 @@
 """Sources of the attribution matrix by name, and what each writes where."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.sweep import SourceTable
 from pellucid.core.types import Site
 
 
@@ -42,12 +41,12 @@ class SourceNames:
         size = table.bias_start + 1
         self.kind = torch.full((size,), 3)
         self.layer, self.position, self.index = (torch.full((size,), -1) for _ in range(3))
-        layers = linear.local.layers
+        active = [layer.active for layer in linear.local.layers]
         features = table.feature_columns
         self.kind[features] = 0
         self.layer[features] = table.feature_layers
-        self.position[features] = torch.cat([layer.positions for layer in layers])
-        self.index[features] = torch.cat([layer.features for layer in layers])
+        self.position[features] = table.feature_positions
+        self.index[features] = torch.cat([each.features for each in active])
         errors = table.error_columns
         self.kind[errors] = 1
         self.layer[errors] = torch.arange(table.n_layers)[:, None]
@@ -100,17 +99,28 @@ def writes(linear: LinearModel, key: SourceKey) -> list[Write]:
     if key.kind == "token":
         return [Write(Site("embed"), linear.tokens[key.position])]
     layer = linear.local.layers[key.layer]
-    site = Site("mlp_out", key.layer)
     if key.kind == "error":
-        return [Write(site, layer.error[key.position])]
-    here = (layer.positions == key.position) & (layer.features == key.index)
-    direction = feature_directions(linear, key.layer, torch.tensor([key.index]))[0][1][0]
-    return [Write(site, direction * layer.activations[here])]
+        return [Write(layer.write_site, layer.error[key.position])]
+    row = active_row(linear, key)
+    return feature_writes(linear, key, layer.active.activations[row])
 
 
-def feature_directions(
-    linear: LinearModel, layer: int, features: Int[Tensor, " n"]
-) -> Sequence[tuple[Site, Float[Tensor, "n d"]]]:
-    """What features of a layer, active or not, would write at activation 1, site by site."""
-    rows = linear.local.dictionaries[layer].decoder_rows(features)
-    return [(Site("mlp_out", layer), rows.to(linear.tokens.dtype))]
+def active_row(linear: LinearModel, key: SourceKey) -> Int[Tensor, " 1"]:
+    """Which of its layer's active features a feature is."""
+    active = linear.local.layers[key.layer].active
+    same = (active.positions == key.position) & (active.features == key.index)
+    return same.nonzero().squeeze(1)
+
+
+def feature_writes(
+    linear: LinearModel, key: SourceKey, activation: Float[Tensor, " 1"]
+) -> list[Write]:
+    """What a feature, active or not, writes at some activation."""
+    alone = replace(
+        linear.local.layers[key.layer].active,
+        positions=torch.tensor([key.position]),
+        features=torch.tensor([key.index]),
+        activations=activation,
+    )
+    slots = linear.local.slots(key.layer)
+    return [Write(site, alone.written(slot)[0]) for slot, site in slots.items()]

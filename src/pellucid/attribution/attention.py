@@ -18,7 +18,7 @@ from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.heads import HeadLoadings, Sources, head_loadings
 from pellucid.attribution.linearise import LinearModel
 from pellucid.attribution.qk import layer_scores, qk_attribution
-from pellucid.attribution.qk_check import check_qk
+from pellucid.attribution.qk_check import check_qk, pooled
 from pellucid.attribution.sources import SourceKey, active_row
 from pellucid.attribution.targets import Targets, concatenate, feature_targets
 from pellucid.core.errors import ConfigError
@@ -26,8 +26,8 @@ from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.prune import flow_between, surviving
 from pellucid.graphs.tables import BIAS, LOGIT, NODE_KINDS
 
-HEADS_LISTED = 6
-PAIRS_LISTED = 10
+HEADS_LISTED = 4
+PAIRS_LISTED = 8
 
 
 @torch.no_grad()
@@ -68,6 +68,7 @@ def explain_attention(
     shares = _shares(split, flow)
     weight = graph.edges.weight[chosen].astype(np.float64)
     largest = max(float(np.abs(weight).max(initial=0.0)), 1e-12)
+    explained = _head_records(linear, table, graph, chosen, split, shares, heads, check, seed)
     record = {
         "split_edges": len(chosen),
         "influence_covered": covered,
@@ -75,7 +76,8 @@ def explain_attention(
         "max_error": float(np.abs(split.totals().double().numpy() - weight).max(initial=0.0))
         / largest,
         "edges": [_edge_record(graph, split, number, i) for i, number in enumerate(chosen)],
-        "heads": _head_records(linear, table, graph, chosen, split, shares, heads, check, seed),
+        "heads": explained,
+        "check": pooled([head["qk"]["check"] for head in explained], seed=seed),
     }
     return replace(graph, metadata=graph.metadata | {"attention": record})
 

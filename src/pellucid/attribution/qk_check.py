@@ -101,6 +101,31 @@ def check_qk(
     return result
 
 
+def pooled(checks: Sequence[dict[str, Any] | None], *, seed: int = 0) -> dict[str, Any] | None:
+    """Several checks as one: the features of all, each score's effects in units of its largest.
+
+    One score has few features, so its own correlations have wide intervals.
+    """
+    rng = np.random.default_rng(seed)
+    done = [check for check in checks if check is not None]
+    if not done:
+        return None
+    columns: dict[str, list[float]] = {"predicted": [], "real": [], "random_real": []}
+    for check in done:
+        unit = max(abs(row["predicted"]) for row in check["rows"])
+        for name, values in columns.items():
+            values += [row[name] / unit for row in check["rows"]]
+    predicted, real, random = (torch.tensor(values) for values in columns.values())
+    return {
+        "n": len(predicted),
+        "scores": len(done),
+        "frozen_max_error": max(check["frozen_max_error"] for check in done),
+        **_agreement("real", predicted, real, rng),
+        **_agreement("random", predicted, random, rng),
+        "median_effect_ratio": _ratio(real, random),
+    }
+
+
 def _top_features(
     attribution: QKAttribution, count: int
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:

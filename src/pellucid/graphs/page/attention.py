@@ -48,14 +48,14 @@ def _numbers(graph: AttributionGraph) -> dict[Key, int]:
 
 
 def _source(source: Mapping[str, Any], numbers: Mapping[Key, int]) -> dict[str, Any]:
-    place = [int(source.get(name, -1)) for name in ("layer", "position", "index")]
-    key = (str(source["kind"]), *place)
+    layer, position, index = (int(source.get(name, -1)) for name in ("layer", "position", "index"))
+    key = (str(source["kind"]), layer, position, index)
     return {
         "node": numbers.get(key),
         "kind": key[0],
-        "layer": key[1],
-        "position": key[2],
-        "index": key[3],
+        "layer": layer,
+        "position": position,
+        "index": index,
         "label": "",
     }
 

@@ -38,9 +38,11 @@ def test_the_start_names_the_heads_that_carry_most(
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("Layer 1 head 0")
     expect(rows.first).to_contain_text("30.0%")
-    hint = page.locator("#panel .hint").last
-    expect(hint).to_contain_text("55% of them passes no head")
-    expect(hint).to_contain_text("0.61 [0.22, 0.83], with random features 0.05 [−0.40, 0.50]")  # noqa: RUF001
+    expect(page.locator("#panel .hint", has_text="passes no head")).to_contain_text("55%")
+    trusted = page.locator("#panel table.trusted tr")
+    expect(trusted.nth(1)).to_contain_text("0.61 [0.22, 0.83]")
+    expect(trusted.nth(1)).to_contain_text("0.05 [−0.40, 0.50]")  # noqa: RUF001
+    expect(trusted.nth(2)).to_contain_text("0.87 [0.70, 0.95]")
     expect(page.locator("#provenance")).not_to_contain_text("attention")
 
 
@@ -75,7 +77,9 @@ def test_a_nodes_inputs_are_split_by_head_and_a_head_says_why(
     expect(pairs.nth(1)).to_contain_text("+1.75")
     expect(pairs.nth(2)).to_contain_text("Feature 999999")
     assert pairs.nth(2).locator("button").count() == 1, "a source off the page is no link"
-    expect(page.locator("#panel table.pairs").last).to_contain_text("−0.75")  # noqa: RUF001
+    removals = page.locator("#panel table.removals td").all_inner_texts()
+    assert removals[1:] == ["−1.25", "−0.88", "−0.75", "+0.50"]  # noqa: RUF001
+    expect(page.locator("#panel table.trusted")).to_contain_text("random features")
 
     page.mouse.move(5, 5)
     expect(page.locator("#panel h2")).to_have_text("Layer 1 head 0")  # held

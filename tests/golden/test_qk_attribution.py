@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.layer_scores import layer_scores
 from pellucid.attribution.linearise import linearise
 from pellucid.attribution.measure import frozen_taps
-from pellucid.attribution.qk import layer_scores, qk_attribution
+from pellucid.attribution.qk import qk_attribution
 from pellucid.core.errors import ConfigError
 from pellucid.core.types import Site
 from pellucid.models.load import load_model
@@ -111,8 +112,8 @@ def adding(deltas, site):
     return add
 
 
-def frozen_scores(linear, scores, deltas):
-    """Scores, norm scales of queries and keys frozen, with nothing and with each delta added."""
+def frozen_values(linear, deltas, point):
+    """What is at a point of the frozen model, with nothing and with each delta added."""
     local, model = linear.local, linear.local.run.model
     # The embedding is the very place of resid_pre@0: changed before anything reads it.
     sites = dict.fromkeys(site for delta in deltas for site in delta)
@@ -120,12 +121,16 @@ def frozen_scores(linear, scores, deltas):
     taps += frozen_taps(local)
     taps += [(site, adding(deltas, site)) for site in sites if site.kind != "embed"]
     read = {}
-    point = TapPoint(scores.weights.path, "input")
     taps.append((point, lambda value, _: read.update(x=value.clone())))
     with model.tapped(taps):
         model.logits(local.run.ids.expand(len(deltas) + 1, -1))
+    return read["x"]
+
+
+def frozen_scores(linear, scores, deltas):
+    """Scores, norm scales of queries and keys frozen, with nothing and with each delta added."""
     frozen = []
-    for x in read["x"]:
+    for x in frozen_values(linear, deltas, TapPoint(scores.weights.path, "input")):
         sides = []
         for side, factors in zip(
             (scores.weights.query, scores.weights.key), scores.factors, strict=True
@@ -136,6 +141,46 @@ def frozen_scores(linear, scores, deltas):
             sides.append(turned.repeat_interleave(group, dim=1))
         frozen.append(scores.weights.scale * torch.einsum("qhe,khe->hqk", *sides))
     return torch.stack(frozen)
+
+
+@pytest.mark.parametrize(("family", "basis"), CASES)
+def test_answered_contributions_are_derivatives_with_the_layers_norms_alive(family, basis):
+    """What a source adds to the residual, sent through the live norms by automatic derivation."""
+    linear, table = linear_model(family, basis)
+    layer = 2
+    scores = layer_scores(linear, layer)
+    attribution = qk_attribution(
+        linear, table, layer, HEAD, QUERY, KEY, scores=scores, contrast=True
+    )
+    names, norm = attribution.names, linear.local.run.layers[layer].block.attn_norm
+    chosen = [
+        number
+        for number in range(len(names) - 1)
+        if any(vector.any() for _, vector in written(linear, names.key(number)))
+    ]
+    chosen = chosen[:: 1 + len(chosen) // 25]
+    deltas = [
+        {site: (names.key(n).position, vector) for site, vector in written(linear, names.key(n))}
+        for n in chosen
+    ]
+    resid = frozen_values(linear, deltas, Site("resid_pre", layer))
+    others = scores.others(HEAD, QUERY, KEY)
+
+    def contrast(x):
+        read = x if norm is None else norm.apply(x, norm.scale(x))
+        own = scores.weights.scores(read, scores.rotation)[HEAD, QUERY]
+        return own[KEY] - own[others].mean()
+
+    slopes = [
+        torch.autograd.functional.jvp(contrast, resid[0], changed - resid[0])[1]
+        for changed in resid[1:]
+    ]
+    query, key = attribution.query_vectors.sum(0), attribution.key_vectors.sum(0)
+    ours = attribution.query_answered @ key + attribution.key_answered @ query
+    torch.testing.assert_close(ours[chosen], torch.stack(slopes), rtol=1e-5, atol=1e-6)
+    has_norms = norm is not None or scores.weights.query.norm is not None
+    held = attribution.by_query_source() + attribution.by_key_source()
+    assert not has_norms or not torch.allclose(held[chosen], ours[chosen], rtol=1e-2)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])

@@ -26,6 +26,10 @@ def agreement(n: int) -> dict[str, Any]:
         "spearman_real_interval": [0.22, 0.83],
         "spearman_random": 0.05,
         "spearman_random_interval": [-0.4, 0.5],
+        "spearman_real_answered": 0.87,
+        "spearman_real_answered_interval": [0.7, 0.95],
+        "spearman_random_answered": None,
+        "spearman_random_answered_interval": None,
     }
 
 
@@ -54,6 +58,7 @@ def attention_record(graph: AttributionGraph) -> dict[str, Any]:
     removal = {
         "source": name_of(graph, feature),
         "predicted": -1.25,
+        "predicted_answered": -0.875,
         "frozen": -1.25,
         "real": -0.75,
         "random_real": 0.5,

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.heads import HeadLoadings, Sources, head_loadings
+from pellucid.attribution.layer_scores import layer_scores
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.qk import layer_scores, qk_attribution
+from pellucid.attribution.qk import qk_attribution
 from pellucid.attribution.qk_check import check_qk, pooled
 from pellucid.attribution.sources import SourceKey, active_row
 from pellucid.attribution.targets import Targets, concatenate, feature_targets

@@ -14,7 +14,6 @@ made the head look here rather than elsewhere.
 Shape suffixes: C sources, N those that are not zero, h head width, S positions, H heads.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,83 +22,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pellucid.attribution.columns import SourceTable
-from pellucid.attribution.linearise import LinearModel, Read
+from pellucid.attribution.contributions import KEY, QUERY, Contributions, contributions
+from pellucid.attribution.layer_scores import LayerScores, layer_scores
+from pellucid.attribution.linearise import LinearModel
 from pellucid.attribution.sources import SourceNames
-from pellucid.attribution.sweep import attribution_rows
-from pellucid.attribution.targets import Targets, concatenate
 from pellucid.core.errors import ConfigError
-from pellucid.core.types import Site
-from pellucid.models.query_key import HeadProjection, QueryKeyWeights, Rotation
 
 PAIRS_AT_ONCE = 1 << 22
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerScores:
-    """What a layer's attention computed on the prompt, with all that is frozen of it.
-
-    Attributes:
-        layer: the layer.
-        weights: of queries and keys.
-        rotation: of the positions, None where the family has none.
-        read: how attention's input is read from the residual stream.
-        raw: queries and keys before their norm.
-        factors: what the norm multiplies them by.
-        scores: before softcap and mask.
-        pattern: the recorded attention pattern.
-    """
-
-    layer: int
-    weights: QueryKeyWeights
-    rotation: Rotation | None
-    read: Read
-    raw: tuple[Float[Tensor, "S H h"], Float[Tensor, "S K h"]]
-    factors: tuple[Float[Tensor, "S H h"], Float[Tensor, "S K h"]]
-    scores: Float[Tensor, "H S S"]
-    pattern: Float[Tensor, "H S S"]
-
-    def pattern_max_error(self) -> float:
-        """How far the softmax of the scores is from the recorded pattern, at its worst."""
-        scores = self.weights.capped(self.scores).masked_fill(self.pattern == 0, -torch.inf)
-        return float((scores.softmax(dim=-1) - self.pattern).abs().max())
-
-    def others(self, head: int, query: int, key: int) -> Int[Tensor, " n"]:
-        """The keys besides `key` that the query's attention falls on."""
-        seen = self.pattern[head, query] > 0
-        seen[key] = False
-        return seen.nonzero().squeeze(1)
-
-    def contrast(self, head: int, query: int, key: int) -> float:
-        """The score of a key less the mean score of the others; the score where there is none."""
-        scores, others = self.scores[head, query], self.others(head, query, key)
-        return float(scores[key] - (scores[others].mean() if len(others) else 0.0))
-
-
-@torch.no_grad()
-def layer_scores(linear: LinearModel, layer: int) -> LayerScores:
-    """Queries, keys and scores of a layer on the traced prompt.
-
-    Raises:
-        SiteError: the model has no such layer.
-    """
-    run = linear.local.run
-    model, length = run.model, len(run.ids)
-    weights = model.query_key(layer)
-    resid, frozen = run.residual(Site("resid_pre", layer)), run.layers[layer]
-    norm, scale = frozen.block.attn_norm, frozen.attn_scale
-    x = resid if norm is None or scale is None else norm.apply(resid, scale)
-    rotation = model.rotation(layer, length)
-    raw = weights.query.project(x), weights.key.project(x)
-    return LayerScores(
-        layer=layer,
-        weights=weights,
-        rotation=rotation,
-        read=Read(norm=norm, scale=scale),
-        raw=raw,
-        factors=(weights.query.factors(raw[0]), weights.key.factors(raw[1])),
-        scores=weights.scores(x, rotation),
-        pattern=frozen.pattern,
-    )
 
 
 class Pair(NamedTuple):
@@ -123,6 +52,8 @@ class QKAttribution:
         contrast: whether it is the second.
         query_vectors, key_vectors: what each source contributes to query and key, rotated; the
             scale is in the first. All constants are one source, the last.
+        query_answered, key_answered: what the norms leave of that when the source goes (see
+            `contributions`).
         names: what the sources are.
         pattern_max_error: see `LayerScores`.
     """
@@ -137,6 +68,8 @@ class QKAttribution:
     contrast: bool
     query_vectors: Float[Tensor, "C h"]
     key_vectors: Float[Tensor, "C h"]
+    query_answered: Float[Tensor, "C h"]
+    key_answered: Float[Tensor, "C h"]
     names: SourceNames
     pattern_max_error: float
 
@@ -158,10 +91,22 @@ class QKAttribution:
         return abs(self.total() - self.explained) / scale
 
     def without(self, sources: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """How what is explained changes when each source goes, from query and key alike."""
-        q_nh, k_nh = self.query_vectors[sources], self.key_vectors[sources]
-        both = (q_nh * k_nh).sum(dim=1)
-        return both - self.by_query_source()[sources] - self.by_key_source()[sources]
+        """How what is explained changes when each source goes, from query and key alike.
+
+        Norm scales stay as they were; then this is exact.
+        """
+        return self._change(self.query_vectors[sources], self.key_vectors[sources])
+
+    def without_answered(self, sources: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """As `without`, while this layer's norms answer (to first order)."""
+        return self._change(self.query_answered[sources], self.key_answered[sources])
+
+    def _change(
+        self, q_nh: Float[Tensor, "n h"], k_nh: Float[Tensor, "n h"]
+    ) -> Float[Tensor, " n"]:
+        """Of the product of query and key, when something is taken from both."""
+        query_h, key_h = self.query_vectors.sum(dim=0), self.key_vectors.sum(dim=0)
+        return (q_nh * k_nh).sum(dim=1) - q_nh @ key_h - k_nh @ query_h
 
     def by_kind(self) -> Float[Tensor, "4 4"]:
         """The sum over pairs of each kind of query source (rows) and of key source (columns)."""
@@ -271,14 +216,14 @@ def qk_attribution(
     """
     scores = layer_scores(linear, layer) if scores is None else scores
     _check(scores, head, query, key, contrast)
-    names = SourceNames(linear, table)
-    kv_head = scores.weights.key_head(head)
-    query_Ch = _contributions(linear, table, names, scores, 0, head, [query])
-    key_Ch = _contributions(linear, table, names, scores, 1, kv_head, [key])
+    key_head, scale = scores.weights.key_head(head), scores.weights.scale
+    of_query = contributions(linear, table, scores, QUERY, head, [query])
+    of_key = contributions(linear, table, scores, KEY, key_head, [key])
     score = explained = float(scores.scores[head, query, key])
     if contrast:
-        others = scores.others(head, query, key)
-        key_Ch -= _contributions(linear, table, names, scores, 1, kv_head, others.tolist())
+        others = scores.others(head, query, key).tolist()
+        rest = contributions(linear, table, scores, KEY, key_head, others)
+        of_key = Contributions(*(a - b for a, b in zip(of_key, rest, strict=True)))
         explained = scores.contrast(head, query, key)
     return QKAttribution(
         layer=layer,
@@ -289,9 +234,11 @@ def qk_attribution(
         score=score,
         explained=explained,
         contrast=contrast,
-        query_vectors=query_Ch * scores.weights.scale,
-        key_vectors=key_Ch,
-        names=names,
+        query_vectors=of_query.held * scale,
+        key_vectors=of_key.held,
+        query_answered=of_query.answered * scale,
+        key_answered=of_key.answered,
+        names=SourceNames(linear, table),
         pattern_max_error=scores.pattern_max_error(),
     )
 
@@ -313,53 +260,3 @@ def _check(scores: LayerScores, head: int, query: int, key: int, contrast: bool)
             f"position {query} sees no position but {key} in layer {scores.layer}, so there is "
             "nothing to contrast it with; leave the contrast out"
         )
-
-
-def _contributions(
-    linear: LinearModel,
-    table: SourceTable,
-    names: SourceNames,
-    scores: LayerScores,
-    side: int,
-    head: int,
-    positions: Sequence[int],
-) -> Float[Tensor, "C h"]:
-    """The mean over positions of what each source contributes to a query (side 0) or key (1)."""
-    projection = (scores.weights.query, scores.weights.key)[side]
-    parts = [
-        _projection_targets(linear, scores, projection, side, head, position)
-        for position in positions
-    ]
-    width, targets = projection.d_head, concatenate(parts)
-    raw_nhC = linear.tokens.new_zeros(len(positions), width, table.size)
-    for block in attribution_rows(linear, table, targets):
-        at = block.rows // width, block.rows % width
-        raw_nhC[at[0][:, None], at[1][:, None], block.columns] = block.weights
-    mean_Ch = linear.tokens.new_zeros(table.size, width)
-    for raw_hC, position in zip(raw_nhC, positions, strict=True):
-        normed_Ch = raw_hC.T * scores.factors[side][position, head]
-        turn = scores.rotation
-        mean_Ch += normed_Ch if turn is None else turn.apply(normed_Ch, position)
-    return names.merged(mean_Ch / len(positions))
-
-
-def _projection_targets(
-    linear: LinearModel,
-    scores: LayerScores,
-    projection: HeadProjection,
-    side: int,
-    head: int,
-    position: int,
-) -> Targets:
-    """One row for each number of a head's query or key at one position, before its norm."""
-    weight, bias = projection.head(head)
-    vectors = weight.T.to(linear.tokens.dtype)
-    where = torch.full((len(vectors),), position)
-    constant = scores.read.constant(vectors)
-    return Targets(
-        depth=torch.full_like(where, linear.depth(Site("resid_pre", scores.layer))),
-        position=where,
-        vectors=scores.read.pull(vectors, where),
-        constant=constant if bias is None else constant + bias.to(constant.dtype),
-        value=scores.raw[side][position, head],
-    )

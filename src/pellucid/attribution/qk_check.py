@@ -2,8 +2,10 @@
 
 With everything frozen but the score itself the prediction must be exact. In the real model nothing
 is frozen, and what is read is the score less the mean of the other keys (the rest a softmax does
-not see), and the attention probability. A matched random control (another feature of the same
-layer, at the same position, with a change of the same norm) shows what agreement means nothing.
+not see), and the attention probability. There two predictions are compared with what is measured:
+that of frozen norms, and that of norms of the layer that answer (see `contributions`). A matched
+random control (another feature of the same layer, at the same position, with a change of the same
+norm) shows what agreement means nothing.
 """
 
 from collections.abc import Sequence
@@ -17,9 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pellucid.attribution.causal import spearman
+from pellucid.attribution.layer_scores import LayerScores
 from pellucid.attribution.linearise import LinearModel
 from pellucid.attribution.measure import frozen_taps
-from pellucid.attribution.qk import LayerScores, QKAttribution
+from pellucid.attribution.qk import QKAttribution
 from pellucid.attribution.sources import SourceKey, Write, feature_writes, writes
 from pellucid.core.types import Site
 from pellucid.models.taps import TapCall, TapPoint
@@ -60,10 +63,12 @@ def check_qk(
     Returns:
         `frozen_max_error` (relative to the largest effect), rank correlations of predicted with
         measured change in the real model and under the random control, with 95% bootstrap
-        intervals, and one row a feature; None where no feature matters.
+        intervals, each also for the prediction with answering norms, and one row a feature; None
+        where no feature matters.
     """
     assert attribution.contrast, "what a softmax sees is the contrast"
     chosen, predicted = _top_features(attribution, sources)
+    answered = attribution.without_answered(chosen)
     if len(chosen) == 0:
         return None
     keys = [attribution.names.key(int(number)) for number in chosen]
@@ -85,11 +90,13 @@ def check_qk(
     }
     for name, reading in (("real", real), ("random", random)):
         result |= _agreement(name, predicted, reading.contrast, rng)
+        result |= _agreement(f"{name}_answered", answered, reading.contrast, rng)
     result["median_effect_ratio"] = _ratio(real.contrast, random.contrast)
     result["rows"] = [
         {
             "source": key.to_json(),
             "predicted": float(predicted[i]),
+            "predicted_answered": float(answered[i]),
             "frozen": float(frozen.contrast[i]),
             "real": float(real.contrast[i]),
             "random_real": float(random.contrast[i]),
@@ -110,18 +117,21 @@ def pooled(checks: Sequence[dict[str, Any] | None], *, seed: int = 0) -> dict[st
     done = [check for check in checks if check is not None]
     if not done:
         return None
-    columns: dict[str, list[float]] = {"predicted": [], "real": [], "random_real": []}
+    names = ("predicted", "predicted_answered", "real", "random_real")
+    columns: dict[str, list[float]] = {name: [] for name in names}
     for check in done:
         unit = max(abs(row["predicted"]) for row in check["rows"])
         for name, values in columns.items():
             values += [row[name] / unit for row in check["rows"]]
-    predicted, real, random = (torch.tensor(values) for values in columns.values())
+    predicted, answered, real, random = (torch.tensor(values) for values in columns.values())
     return {
         "n": len(predicted),
         "scores": len(done),
         "frozen_max_error": max(check["frozen_max_error"] for check in done),
         **_agreement("real", predicted, real, rng),
         **_agreement("random", predicted, random, rng),
+        **_agreement("real_answered", answered, real, rng),
+        **_agreement("random_answered", answered, random, rng),
         "median_effect_ratio": _ratio(real, random),
     }
 

@@ -5,7 +5,15 @@ from typing import Any
 
 from pellucid.graphs.graph import AttributionGraph
 
-FIGURES = ("n", "frozen_max_error", "spearman_real", "spearman_random", "median_effect_ratio")
+FIGURES = (
+    "n",
+    "frozen_max_error",
+    "spearman_real",
+    "spearman_random",
+    "spearman_real_answered",
+    "spearman_random_answered",
+    "median_effect_ratio",
+)
 
 
 def attention_figures(graph: AttributionGraph) -> dict[str, Any] | None:
@@ -42,8 +50,9 @@ def describe_attention(graph: AttributionGraph) -> list[str]:
     if check is not None:
         lines.append(
             f"  Removing {check['n']} features one at a time: rank correlation of predicted with "
-            f"measured change of these scores {_figure(check, 'real')} in the real model; with "
-            f"random features {_figure(check, 'random')}."
+            f"measured change of these scores in the real model {_figure(check, 'real')} with "
+            f"norms held fixed, {_figure(check, 'real_answered')} with norms answering; with random "
+            f"features {_figure(check, 'random')} and {_figure(check, 'random_answered')}."
         )
     return lines
 

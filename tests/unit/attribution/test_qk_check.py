@@ -7,8 +7,9 @@ import torch
 
 from pellucid.attribution import qk_check
 from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.layer_scores import layer_scores
 from pellucid.attribution.linearise import linearise
-from pellucid.attribution.qk import layer_scores, qk_attribution
+from pellucid.attribution.qk import qk_attribution
 from pellucid.attribution.qk_check import check_qk
 from pellucid.models.load import load_model
 from pellucid.replacement.local import local_replacement

@@ -118,7 +118,7 @@ def _check(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     figures: dict[str, Any] = {"n": int(check["n"])}
     figures["frozen_max_error"] = float(check["frozen_max_error"])
-    for name in ("real", "random"):
+    for name in ("real", "random", "real_answered", "random_answered"):
         value, interval = check[f"spearman_{name}"], check[f"spearman_{name}_interval"]
         figures[name] = None if value is None else float(value)
         figures[f"{name}_interval"] = None if interval is None else [float(x) for x in interval]
@@ -126,7 +126,14 @@ def _check(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _removals(check: Mapping[str, Any] | None, numbers: Mapping[Key, int]) -> list[dict[str, Any]]:
-    names = ("predicted", "real", "random_real", "probability_change", "random_probability_change")
+    names = (
+        "predicted",
+        "predicted_answered",
+        "real",
+        "random_real",
+        "probability_change",
+        "random_probability_change",
+    )
     rows = [] if check is None else check["rows"]
     return [
         {"source": _source(row["source"], numbers)} | {name: float(row[name]) for name in names}

@@ -69,16 +69,29 @@ function headList(actions) {
   return [
     html("h3", {}, "Heads that carry most", html("span", { class: "muted" }, "share of the strongest edges")),
     html("ul", { class: "rows heads" }, ...rows),
-    html("p", { class: "hint" }, `${percent(attention.residual_share)} of them passes no head.${checkText(attention.check)}`),
+    html("p", { class: "hint" }, `${percent(attention.residual_share)} of them passes no head.`),
+    ...checkTable(attention.check),
   ];
 }
 
 const withInterval = (value, interval) => value === null ? "–" : number(value) + (interval ? ` [${interval.map(number).join(", ")}]` : "");
 
-function checkText(check) {
-  if (!check) return " Not checked by intervention.";
-  return ` Removing ${check.n} features one at a time: rank correlation of predicted with measured change of attention in the real model ` +
-    `${withInterval(check.real, check.real_interval)}, with random features ${withInterval(check.random, check.random_interval)}.`;
+// How far the predictions hold, beside random features: with norms as they were, and answering.
+function checkTable(check) {
+  if (!check) return [html("p", { class: "hint" }, "Not checked by intervention: no feature lies below, or the check was left out.")];
+  const line = (name, suffix) => html(
+    "tr", {}, html("td", {}, name),
+    ...["real", "random"].map((kind) => html("td", {}, withInterval(check[kind + suffix], check[`${kind + suffix}_interval`]))),
+  );
+  return [
+    html("h3", {}, "How far to trust it", html("span", { class: "muted" }, `${check.n} features removed`)),
+    html(
+      "table", { class: "trusted" },
+      html("tr", {}, ...["predicted with", "real model", "random features"].map((text) => html("th", {}, text))),
+      line("norms held", ""), line("norms answering", "_answered"),
+    ),
+    html("p", { class: "hint" }, "Rank correlation of predicted with measured change of the score when one feature is removed, with 95% intervals."),
+  ];
 }
 
 function pairTable(head, actions) {
@@ -99,18 +112,18 @@ function sideList(title, list, actions) {
 }
 
 function removalTable(head, actions) {
-  if (!head.check) return [html("p", { class: "hint" }, "Not checked by intervention: no feature lies below this head, or the check was left out.")];
-  const titles = ["without", "predicted", "real model", "random"];
+  if (!head.check) return checkTable(null);
+  const titles = ["without", "norms held", "answering", "real", "random"];
   return [
     html("h3", {}, "When a feature is removed", html("span", { class: "muted" }, "change of the score")),
     html(
-      "table", { class: "pairs" }, html("tr", {}, ...titles.map((text) => html("th", {}, text))),
+      "table", { class: "pairs removals" }, html("tr", {}, ...titles.map((text) => html("th", {}, text))),
       ...head.removals.slice(0, SOURCES).map((entry) => html(
         "tr", {}, html("td", {}, sourceLink(entry.source, actions)),
-        ...[entry.predicted, entry.real, entry.random_real].map((value) => html("td", {}, signed(value))),
+        ...[entry.predicted, entry.predicted_answered, entry.real, entry.random_real].map((value) => html("td", {}, signed(value))),
       )),
     ),
-    html("p", { class: "hint" }, checkText(head.check).trim()),
+    ...checkTable(head.check),
   ];
 }
 

@@ -50,9 +50,8 @@ def describe_attention(graph: AttributionGraph) -> list[str]:
     if check is not None:
         lines.append(
             f"  Removing {check['n']} features one at a time: rank correlation of predicted with "
-            f"measured change of these scores in the real model {_figure(check, 'real')} with "
-            f"norms held fixed, {_figure(check, 'real_answered')} with norms answering; with random "
-            f"features {_figure(check, 'random')} and {_figure(check, 'random_answered')}."
+            f"measured change of these scores in the real model, with norms held fixed "
+            f"{_with_control(check, '')}, with norms answering {_with_control(check, '_answered')}."
         )
     return lines
 
@@ -65,6 +64,11 @@ def _head(graph: AttributionGraph, head: Mapping[str, Any]) -> str:
         f"{key!r} (attention {qk['probability']:.0%}; {qk['constant_share']:.0%} of why is "
         f"constants, {qk['error_share']:.0%} errors)"
     )
+
+
+def _with_control(check: Mapping[str, Any], suffix: str) -> str:
+    real, random = (_figure(check, kind + suffix) for kind in ("real", "random"))
+    return f"{real} (random features {random})"
 
 
 def _figure(check: Mapping[str, Any], name: str) -> str:

@@ -29,11 +29,8 @@ def main() -> None:
     model = pellucid.load_model("specimen")
     dictionaries = pellucid.load_dictionaries("specimen")
     per_task = -(-count // len(TASK_NAMES))
-    prompts = [
-        item.ids[: item.spans[0][0]]
-        for task in TASK_NAMES
-        for item in evaluation_items(task, seed=0, count=per_task)
-    ][:count]
+    items = [each for task in TASK_NAMES for each in evaluation_items(task, 0, per_task)]
+    prompts = list(dict.fromkeys(item.ids[: item.spans[0][0]] for item in items[:count]))
     checks, by_layer, loads = [], {}, []
     for ids in prompts:
         trace = Trace(model, list(ids), dictionaries)

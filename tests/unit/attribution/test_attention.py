@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from pellucid.attribution import qk_check
 from pellucid.attribution.attention import explain_attention
 from pellucid.attribution.explain import LogitDifference, TopLogits, explained
 from pellucid.attribution.trace import Trace, trace
@@ -19,11 +18,6 @@ from support.tiny_dictionaries import tiny_basis
 from support.tiny_models import tiny_model, word_tokenizer
 
 PROMPT = [11, 42, 7, 42, 30]
-
-
-@pytest.fixture(autouse=True)
-def few_bootstraps(monkeypatch):
-    monkeypatch.setattr(qk_check, "BOOTSTRAPS", 20)
 
 
 def traced(family="llama", basis="skip", prompt=PROMPT):

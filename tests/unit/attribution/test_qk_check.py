@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from pellucid.attribution import qk_check
+from pellucid.attribution.causal import spearman
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.layer_scores import layer_scores
 from pellucid.attribution.linearise import linearise
@@ -19,11 +21,6 @@ from support.tiny_models import FAMILIES, tiny_model, word_tokenizer
 PROMPT = [11, 42, 7, 42, 30]
 CASES = [(family, "skip") for family in FAMILIES]
 CASES += [("gemma2", basis) for basis in BASES if basis not in ("skip", "gates", "error")]
-
-
-@pytest.fixture(autouse=True)
-def few_bootstraps(monkeypatch):
-    monkeypatch.setattr(qk_check, "BOOTSTRAPS", 20)
 
 
 def attributed(family, basis="skip", layer=2):
@@ -106,6 +103,16 @@ def test_the_random_control_is_matched(monkeypatch):
             assert torch.cosine_similarity(a.vector, b.vector, dim=0).abs() < 0.999
     assert check_qk(linear, scores, attribution) == first
     assert check_qk(linear, scores, attribution, seed=1) != first
+
+
+def test_many_rank_correlations_at_once_are_those_one_by_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 4, (2, 50, 5)).astype(float)
+    a[0] = 1.0
+    together = qk_check._spearman_rows(a, b)
+    for row, value in enumerate(together):
+        alone = spearman(a[row], b[row])
+        assert np.isnan(value) if alone is None else value == pytest.approx(alone)
 
 
 def test_below_all_features_there_is_nothing_to_check():

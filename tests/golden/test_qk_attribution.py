@@ -227,6 +227,19 @@ def test_shifting_all_scores_of_a_query_leaves_the_contrast():
     assert shifted.total() == pytest.approx(plain.total())
 
 
+def test_a_contrast_is_with_the_keys_attended_to_most(monkeypatch):
+    monkeypatch.setattr("pellucid.attribution.layer_scores.MOST_KEYS", 2)
+    linear, table = linear_model("llama")
+    scores = layer_scores(linear, 1)
+    found = qk_attribution(linear, table, 1, 0, QUERY, KEY, contrast=True, scores=scores)
+    attention = scores.pattern[0, QUERY].clone()
+    attention[KEY] = 0
+    best = attention.argsort(descending=True)[:2]
+    mean = scores.scores[0, QUERY, best].mean()
+    assert found.explained == pytest.approx(float(scores.scores[0, QUERY, KEY] - mean))
+    assert found.total() == pytest.approx(found.explained, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "contrast", "message"),
     [

@@ -13,6 +13,8 @@ from pellucid.attribution.linearise import LinearModel, Read
 from pellucid.core.types import Site
 from pellucid.models.query_key import QueryKeyWeights, Rotation
 
+MOST_KEYS = 32
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerScores:
@@ -46,10 +48,15 @@ class LayerScores:
         return float((scores.softmax(dim=-1) - self.pattern).abs().max())
 
     def others(self, head: int, query: int, key: int) -> Int[Tensor, " n"]:
-        """The keys besides `key` that the query's attention falls on."""
-        seen = self.pattern[head, query] > 0
-        seen[key] = False
-        return seen.nonzero().squeeze(1)
+        """The other keys that the query attends to: at most `MOST_KEYS`, those it attends to most.
+
+        Every key takes head width rows, so that in a long prompt all of them would cost more than
+        the graph.
+        """
+        attention = self.pattern[head, query].clone()
+        attention[key] = 0
+        count = min(MOST_KEYS, int((attention > 0).sum()))
+        return attention.topk(count).indices.sort().values
 
     def contrast(self, head: int, query: int, key: int) -> float:
         """The score of a key less the mean score of the others; the score where there is none."""

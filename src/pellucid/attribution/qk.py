@@ -206,8 +206,8 @@ def qk_attribution(
         table: its columns.
         layer, head: the attention head.
         query, key: the position that attends and the one attended to.
-        contrast: explain the score less the mean score of the other keys that are attended to;
-            takes head width rows for every key instead of for one.
+        contrast: explain the score less the mean score of the other keys (at most 32, those that
+            are attended to most); takes head width rows for every key instead of for one.
         scores: of that layer, computed before for another head of it.
 
     Raises:

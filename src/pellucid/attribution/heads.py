@@ -6,10 +6,11 @@ has a first head, the one that reads what the source wrote; so
 
     edge = residual part + sum over layers m and heads h of the paths whose first head is (m, h)
 
-is an exact partition (head loadings, Ameisen et al. 2025, "Circuit Tracing", which names the first
-head too). It is computed where the two directions meet: a source is pushed up through residual and
-skip connections alone, a target's gradient is pulled down through everything, and at every head
-what the one reads is multiplied with what the other asks for.
+is an exact partition. (The name is from Kamath et al. 2025, "Tracing Attention Computation Through
+Feature Interactions"; the partition by first head is ours.) It is computed where the two directions
+meet: a source is pushed up through residual and skip connections alone, a target's gradient is
+pulled down through everything, and at every head what the one reads is multiplied with what the
+other asks for.
 
 Shape suffixes: E edges, R target rows, W window, B slabs, S positions, H query heads, e head width,
 d model width.

@@ -94,6 +94,7 @@ class Trace:
         max_features: int = 4096,
         epsilon: float = 0.0,
         attention: bool = False,
+        seed: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> AttributionGraph:
         """The unpruned graph of what the model says at a position, with its scores.
@@ -105,6 +106,7 @@ class Trace:
             epsilon: stop early when the unexplored share of influence falls to this.
             attention: say which heads carry the strongest edges, and why they look where they do;
                 see `pellucid.attribution.attention.explain_attention`.
+            seed: of the random control features of its checks.
             on_progress: called with (features done, features at most).
 
         Raises:
@@ -139,7 +141,7 @@ class Trace:
             metadata["precision"] = self._refine(graph, selection)
             graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
         if attention:
-            graph = explain_attention(self.linear, self.table, graph, wanted.targets)
+            graph = explain_attention(self.linear, self.table, graph, wanted.targets, seed=seed)
         return replace(graph, scores=scores(graph)._asdict())
 
     def _refine(self, graph: AttributionGraph, selection: Selection) -> dict[str, Any]:
@@ -233,6 +235,7 @@ def trace(
         max_features=max_features,
         epsilon=epsilon,
         attention=attention,
+        seed=seed,
         on_progress=on_progress,
     )
     check = (

@@ -155,6 +155,10 @@ def test_where_nothing_but_the_first_token_is_known(whole):
 def test_the_same_seed_gives_the_same_record():
     first, second = (traced().graph(attention=True) for _ in range(2))
     assert first.metadata["attention"] == second.metadata["attention"]
+    other = traced().graph(attention=True, seed=1).metadata["attention"]
+    one = first.metadata["attention"]
+    assert other["check"] != one["check"]
+    assert other["edges"] == one["edges"]
 
 
 def test_limits_out_of_range_are_refused(whole):

@@ -11,7 +11,7 @@ import torch
 from pellucid.core.errors import ConformanceError, ModelError
 from pellucid.models import prompt
 from pellucid.models.arch import ArchSpec
-from pellucid.models.attention_layouts import AttentionLayout, last_rows
+from pellucid.models.attention_layouts import SEPARATE, last_rows, middle_rows
 from pellucid.models.conformance import (
     check_arch,
     check_hooks_removed,
@@ -53,11 +53,11 @@ WRONG_DESCRIPTIONS = [
     ("llama", {"norm": GPT2.norm}, "layer 0"),
     ("llama", {"norm": replace(LLAMA.norm, centred=True)}, "attention's input in layer 0"),
     ("llama", {"norm": replace(LLAMA.norm, gain_offset=1.0)}, "attention's input in layer 0"),
-    ("llama", {"layout": AttentionLayout(value="k_proj", output="o_proj")}, "attn_out@0"),
-    ("llama", {"layout": AttentionLayout(value="q_proj", output="o_proj")}, "layer 0"),
+    ("llama", {"layout": replace(SEPARATE, value="k_proj")}, "attn_out@0"),
+    ("llama", {"layout": replace(SEPARATE, value="q_proj")}, "layer 0"),
     (
         "llama",
-        {"layout": AttentionLayout(value="values", output="o_proj")},
+        {"layout": replace(SEPARATE, value="values")},
         "layer 0: .*no module at '[^']*values'",
     ),
     ("llama", {"final_norm": "model.layers.2.input_layernorm"}, "final norm"),
@@ -74,8 +74,14 @@ WRONG_DESCRIPTIONS = [
     ("gemma2", {"attn_post_norm": None}, "resid_mid@0"),
     ("gemma2", {"mlp_post_norm": None}, "resid_post@0"),
     ("gemma2", {"logit_softcap": None}, "logits from the unembedding"),
+    ("gemma2", {"score_softcap": None}, "the attention pattern of layer 0"),
+    ("gemma3", {"rotary": None}, "the attention pattern of layer 0"),
+    ("gpt_neox", {"rotary": None}, "the attention pattern of layer 0"),
+    ("qwen3", {"layout": SEPARATE}, "the attention pattern of layer 0"),
+    ("llama", {"layout": replace(SEPARATE, key="v_proj")}, "the attention pattern of layer 0"),
+    ("gpt2", {"layout": replace(GPT2.layout, query_rows=middle_rows)}, "the attention pattern"),
     ("olmo2", {"mlp_post_norm": None, "attn_post_norm": None}, "resid_mid@0"),
-    ("phi3", {"layout": AttentionLayout(value="o_proj", output="o_proj")}, "layer 0|attn_out@0"),
+    ("phi3", {"layout": replace(SEPARATE, value="o_proj")}, "layer 0|attn_out@0"),
 ]
 
 

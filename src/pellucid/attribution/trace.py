@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from pellucid.attribution.attention import explain_attention
 from pellucid.attribution.build import GraphBuilder, Prompt
 from pellucid.attribution.causal import causal_check
 from pellucid.attribution.columns import SourceTable
@@ -91,6 +92,8 @@ class Trace:
         position: int = -1,
         max_features: int = 4096,
         epsilon: float = 0.0,
+        attention: bool = False,
+        seed: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> AttributionGraph:
         """The unpruned graph of what the model says at a position, with its scores.
@@ -100,6 +103,9 @@ class Trace:
             position: the last token that the graph knows of; negative counts from the end.
             max_features: the most features to keep, chosen by influence.
             epsilon: stop early when the unexplored share of influence falls to this.
+            attention: say which heads carry the strongest edges, and why they look where they do;
+                see `pellucid.attribution.attention.explain_attention`.
+            seed: of the random control features of its checks.
             on_progress: called with (features done, features at most).
 
         Raises:
@@ -133,6 +139,8 @@ class Trace:
         if self.rows.rough:
             metadata["precision"] = self._refine(graph, selection)
             graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
+        if attention:
+            graph = explain_attention(self.linear, self.table, graph, wanted.targets, seed=seed)
         return graph.noting(scores=scores(graph)._asdict())
 
     def _refine(self, graph: AttributionGraph, selection: Selection) -> dict[str, Any]:
@@ -181,6 +189,7 @@ def trace(
     epsilon: float = 0.0,
     causal: bool = True,
     causal_features: int = 24,
+    attention: bool = False,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AttributionGraph:
@@ -198,6 +207,7 @@ def trace(
         epsilon: stop early when the unexplored share of influence falls to this.
         causal: check the top features by intervention.
         causal_features: how many features to check.
+        attention: as for `Trace.graph`.
         seed: of the random control features.
         on_progress: called with (features done, features at most).
 
@@ -223,6 +233,8 @@ def trace(
         *(targets or [likeliest]),
         max_features=max_features,
         epsilon=epsilon,
+        attention=attention,
+        seed=seed,
         on_progress=on_progress,
     )
     check = (

@@ -44,6 +44,12 @@ def trace(
     causal: Annotated[
         bool, typer.Option("--causal/--no-causal", help="Check the top features by intervention.")
     ] = True,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention", help="Say which heads carry the edges, and why they look there."
+        ),
+    ] = False,
 ) -> None:
     """Trace how a model arrives at its next token.
 
@@ -67,6 +73,7 @@ def trace(
             max_features=max_features,
             epsilon=epsilon,
             causal=causal,
+            attention=attention,
             seed=run.seed,
             on_progress=on_progress,
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pellucid.cli.attention_words import attention_figures, describe_attention
 from pellucid.evaluation.meaning import Unwritten
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.scores import influence
@@ -26,6 +27,7 @@ def graph_record(graph: AttributionGraph) -> dict[str, Any]:
         "scores": graph.scores,
         "row_sum_max_error": graph.row_sum_max_error,
         "causal": causal,
+        "attention": attention_figures(graph),
     }
 
 
@@ -46,7 +48,8 @@ def describe_graph(graph: AttributionGraph, unwritten: Sequence[Unwritten] = ())
         graph: the graph; labels of its features are shown.
         unwritten: values that its features stand for though the prompt does not say them.
     """
-    return [*_found(graph), *map(_held, unwritten[:SHOWN_VALUES]), *_trust(graph)]
+    held = map(_held, unwritten[:SHOWN_VALUES])
+    return [*_found(graph), *held, *describe_attention(graph), *_trust(graph)]
 
 
 def _held(found: Unwritten) -> str:

@@ -30,6 +30,19 @@ class NormForm:
     eps: str = "variance_epsilon"
 
 
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """The module that gives the angles of rotary position embeddings.
+
+    Attributes:
+        path: of the module; called with a tensor (for its dtype and device) and position ids.
+        by_layer_type: it also takes the layer's type (sliding or full attention).
+    """
+
+    path: str
+    by_layer_type: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchSpec:
     """A family of decoders.
@@ -49,8 +62,11 @@ class ArchSpec:
         attn_norm, mlp_norm: norms before attention and MLP, None where they read the residual.
         attn_post_norm, mlp_post_norm: norms on what attention and MLP add to the residual.
         norm: how all of these norms compute.
-        layout: where the attention keeps its value and output projections.
+        layout: where the attention keeps its projections.
         mlp_layout: where the MLP keeps its projections.
+        rotary: what rotates queries and keys, None where positions are embedded otherwise.
+        score_softcap: name of the configuration value c in `c tanh(score / c)`, taken before the
+            softmax.
         parallel: attention and MLP both read the block's input and are added together.
     """
 
@@ -72,6 +88,8 @@ class ArchSpec:
     norm: NormForm
     layout: AttentionLayout
     mlp_layout: MlpLayout = GATED
+    rotary: Rotary | None = None
+    score_softcap: str | None = None
     parallel: bool = False
 
     def block_path(self, layer: int, inside: str | None = None) -> str:

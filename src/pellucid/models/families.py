@@ -5,18 +5,15 @@ from dataclasses import replace
 from transformers import PretrainedConfig
 
 from pellucid.core.registry import Registry
-from pellucid.models.arch import ArchSpec, NormForm
-from pellucid.models.attention_layouts import (
-    SEPARATE,
-    AttentionLayout,
-    last_rows,
-    last_third_of_each_head,
-)
+from pellucid.models.arch import ArchSpec, NormForm, Rotary
+from pellucid.models.attention_layouts import SEPARATE, head_by_head, in_turn
 from pellucid.models.mlp import MlpLayout
 
 LAYER_NORM = NormForm(centred=True, eps="eps")
 RMS_NORM = NormForm()
 GEMMA_NORM = NormForm(gain_offset=1.0, eps="eps")
+
+WITH_HEAD_NORMS = replace(SEPARATE, query_norm="q_norm", key_norm="k_norm")
 
 LLAMA = ArchSpec(
     family="llama",
@@ -31,6 +28,7 @@ LLAMA = ArchSpec(
     mlp_norm="post_attention_layernorm",
     norm=RMS_NORM,
     layout=SEPARATE,
+    rotary=Rotary("model.rotary_emb"),
 )
 
 GPT2 = ArchSpec(
@@ -46,7 +44,7 @@ GPT2 = ArchSpec(
     attn_norm="ln_1",
     mlp_norm="ln_2",
     norm=LAYER_NORM,
-    layout=AttentionLayout(value="c_attn", output="c_proj", value_rows=last_rows),
+    layout=in_turn("c_attn", "c_proj"),
     mlp_layout=MlpLayout(up="c_fc", gate=None, down="c_proj", act="act"),
 )
 
@@ -63,9 +61,8 @@ GPT_NEOX = ArchSpec(
     attn_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
     norm=LAYER_NORM,
-    layout=AttentionLayout(
-        value="query_key_value", output="dense", value_rows=last_third_of_each_head
-    ),
+    layout=head_by_head("query_key_value", "dense"),
+    rotary=Rotary("gpt_neox.rotary_emb"),
     mlp_layout=MlpLayout(up="dense_h_to_4h", gate=None, down="dense_4h_to_h", act="act"),
     parallel=True,
 )
@@ -75,6 +72,7 @@ GEMMA2 = replace(
     family="gemma2",
     model_type="gemma2",
     logit_softcap="final_logit_softcapping",
+    score_softcap="attn_logit_softcapping",
     attn_post_norm="post_attention_layernorm",
     mlp_norm="pre_feedforward_layernorm",
     mlp_post_norm="post_feedforward_layernorm",
@@ -93,9 +91,16 @@ _SPECS = (
     LLAMA,
     replace(LLAMA, family="mistral", model_type="mistral"),
     replace(LLAMA, family="qwen2", model_type="qwen2"),
-    replace(LLAMA, family="qwen3", model_type="qwen3"),
+    replace(LLAMA, family="qwen3", model_type="qwen3", layout=WITH_HEAD_NORMS),
     GEMMA2,
-    replace(GEMMA2, family="gemma3", model_type="gemma3_text"),
+    replace(
+        GEMMA2,
+        family="gemma3",
+        model_type="gemma3_text",
+        score_softcap=None,  # its configuration has the value, its attention ignores it
+        layout=WITH_HEAD_NORMS,
+        rotary=Rotary("model.rotary_emb", by_layer_type=True),
+    ),
     replace(
         LLAMA,
         family="olmo2",
@@ -104,12 +109,13 @@ _SPECS = (
         attn_post_norm="post_attention_layernorm",
         mlp_norm=None,
         mlp_post_norm="post_feedforward_layernorm",
+        layout=WITH_HEAD_NORMS,
     ),
     replace(
         LLAMA,
         family="phi3",
         model_type="phi3",
-        layout=AttentionLayout(value="qkv_proj", output="o_proj", value_rows=last_rows),
+        layout=in_turn("qkv_proj", "o_proj"),
         mlp_layout=MlpLayout(
             up="gate_up_proj", gate="gate_up_proj", down="down_proj", act="activation_fn"
         ),

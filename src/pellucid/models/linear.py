@@ -127,14 +127,21 @@ def read_norm(root: nn.Module, form: NormForm, path: str) -> NormWeights:
     )
 
 
-def read_attention(root: nn.Module, spec: ArchSpec, layer: int) -> AttentionWeights:
-    """The value and output projections of a block's attention."""
-    path = spec.block_path(layer, spec.attention)
+def head_shape(root: nn.Module, spec: ArchSpec, layer: int) -> HeadShape:
+    """Numbers of heads of a block's attention, and their width."""
     config: Any = root.config
     n_heads = config.num_attention_heads
     n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    path = spec.block_path(layer, spec.attention)
+    w_o, _ = weight_and_bias(submodule(root, f"{path}.{spec.layout.output}"))
+    return HeadShape(n_heads, n_kv_heads, w_o.shape[1] // n_heads)
+
+
+def read_attention(root: nn.Module, spec: ArchSpec, layer: int) -> AttentionWeights:
+    """The value and output projections of a block's attention."""
+    path = spec.block_path(layer, spec.attention)
     w_o, b_o = weight_and_bias(submodule(root, f"{path}.{spec.layout.output}"))
-    heads = HeadShape(n_heads, n_kv_heads, w_o.shape[1] // n_heads)
+    heads = head_shape(root, spec, layer)
     qkv, b_qkv = weight_and_bias(submodule(root, f"{path}.{spec.layout.value}"))
     pick = spec.layout.value_rows
     return AttentionWeights(
@@ -142,8 +149,8 @@ def read_attention(root: nn.Module, spec: ArchSpec, layer: int) -> AttentionWeig
         b_v=None if b_qkv is None else pick(b_qkv, heads).detach(),
         w_o=w_o.detach().T,
         b_o=None if b_o is None else b_o.detach(),
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
+        n_heads=heads.n_heads,
+        n_kv_heads=heads.n_kv_heads,
         d_head=heads.d_head,
         path=path,
     )

@@ -16,6 +16,7 @@ from pellucid.models import prompt
 from pellucid.models.arch import ArchSpec
 from pellucid.models.families import FAMILIES
 from pellucid.models.linear import BlockLinear, NormWeights, read_block, read_norm
+from pellucid.models.query_key import QueryKeyWeights, Rotation, read_query_key, read_rotation
 from pellucid.models.taps import TapFunction, TapPoint, capture, submodule, tapped
 
 _SAMPLES_PER_WEIGHT = 64
@@ -227,6 +228,24 @@ class LanguageModel:
         """
         self._block_path(layer)
         return read_block(self.module, self._described(), layer)
+
+    def query_key(self, layer: int) -> QueryKeyWeights:
+        """What the scores of a block's attention are made of.
+
+        Raises:
+            SiteError: no such layer, or no known family.
+        """
+        self._block_path(layer)
+        return read_query_key(self.module, self._described(), layer)
+
+    def rotation(self, layer: int, length: int) -> Rotation | None:
+        """How a block rotates queries and keys at positions 0 to `length` - 1, None if not.
+
+        Raises:
+            SiteError: no such layer, or no known family.
+        """
+        self._block_path(layer)
+        return read_rotation(self.module, self._described(), layer, length)
 
     def final_norm(self) -> NormWeights:
         """The norm before the unembedding."""

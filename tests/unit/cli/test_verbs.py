@@ -86,6 +86,22 @@ def test_train_eval_trace(pellucid: Command, workshop: Workshop, tmp_path: Path)
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
 
 
+def test_trace_with_the_attention_behind_it(
+    pellucid: Command, workshop: Workshop, tmp_path: Path
+) -> None:
+    arguments = (
+        *("trace", workshop.model, "--prompt-ids", "5,6,7", "--no-causal", "--attention"),
+        *("--dictionaries", workshop.dictionaries, "--out", tmp_path / "graph.safetensors"),
+    )
+    attention = record(pellucid(*arguments, "--json"))["attention"]
+    assert attention["max_error"] <= 1e-4
+    assert {"layer", "head", "share", "query", "key"} <= set(attention["heads"][0])
+    assert {"spearman_real", "spearman_random"} <= set(attention["check"])
+    said = pellucid(*arguments).out
+    assert "passes no attention head" in " ".join(said.split())
+    assert f"layer {attention['heads'][0]['layer']} head" in " ".join(said.split())
+
+
 def test_trace_of_ids_in_the_other_format(
     pellucid: Command, workshop: Workshop, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.page.payload import page_payload
 
-SCRIPTS = ("model.js", "layout.js", "draw.js", "panel.js", "trust.js", "main.js")
+SCRIPTS = ("model.js", "layout.js", "draw.js", "attention.js", "panel.js", "trust.js", "main.js")
 
 
 def to_html(graph: AttributionGraph, *, max_nodes: int = 2000, max_edges: int = 200_000) -> str:

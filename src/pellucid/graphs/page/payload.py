@@ -8,6 +8,7 @@ from jaxtyping import Bool
 
 from pellucid.graphs.container import json_value
 from pellucid.graphs.graph import AttributionGraph
+from pellucid.graphs.page.attention import attention_payload
 from pellucid.graphs.prune import cumulative_influence, flow_between, surviving
 from pellucid.graphs.scores import influence
 from pellucid.graphs.tables import BIAS, NODE_KINDS
@@ -66,7 +67,8 @@ def page_payload(graph: AttributionGraph, *, max_nodes: int, max_edges: int) -> 
             "causal": part.causal,
             "verdict": asdict(verdict(graph)),
             "statements": [asdict(statement) for statement in trust_statements(graph)],
-            "metadata": graph.metadata,
+            "attention": attention_payload(part),
+            "metadata": {k: v for k, v in graph.metadata.items() if k != "attention"},
         }
     )
 

@@ -1,6 +1,6 @@
 // State and events: what is visible, pointed at, pinned; everything else follows from these.
 
-const state = { threshold: 0.8, errors: true, pinned: null, pointed: null, trail: [], found: [], query: "", home: null };
+const state = { threshold: 0.8, errors: true, pinned: null, pointed: null, head: null, trail: [], found: [], query: "", home: null };
 let layout = null, byRow = [], drawing = 0;
 
 const isVisible = (node) =>
@@ -56,8 +56,9 @@ function copyOf(node, name) {
 }
 
 function showPanel() {
-  const node = state.pointed ?? state.pinned;
-  if (node) showNode(node, { pinned: node === state.pinned, canGoBack: state.trail.length > 0 }, actions);
+  const node = state.pointed ?? (state.head ? null : state.pinned);
+  if (!node && state.head) showAttentionHead(state.head, actions);
+  else if (node) showNode(node, { pinned: node === state.pinned, canGoBack: state.trail.length > 0 }, actions);
   else showStart(actions);
 }
 
@@ -89,13 +90,20 @@ const actions = {
     if (!isBack && node && state.pinned && node !== state.pinned) state.trail.push(state.pinned);
     if (!node) state.trail = [];
     state.pinned = node;
-    state.pointed = null;
+    state.pointed = state.head = null;
     showTip(null);
     redraw();
     showPanel();
     if (node) reveal(node);
   },
   back: () => actions.pin(state.trail.pop(), true),
+  openHead(head) {
+    state.head = head;
+    state.pointed = null;
+    highlight();
+    showPanel();
+    at("panel").scrollTop = 0;
+  },
 };
 
 function reveal(node) {

@@ -82,7 +82,7 @@ function showNode(node, { pinned, canGoBack }, actions) {
       html("div", {}, html("h2", {}, nameOf(node)), html("p", { class: "muted" }, placeOf(node))), buttons,
     ),
     factsOf(node),
-    ...edgeList("What feeds it", node.inputs, "source", actions), ...sumOf(node),
+    ...edgeList("What feeds it", node.inputs, "source", actions), ...sumOf(node), ...headsOf(node, actions),
     ...edgeList("What it feeds", node.outputs, "target", actions), ...checkOf(node),
     ...(node.inputs.length + node.outputs.length === 0 ? [html("p", { class: "hint" }, "None of its edges carries enough influence to be on this page.")] : []),
   );
@@ -95,5 +95,6 @@ function showStart(actions) {
     html("p", { class: "hint" }, "Point at a node to see what feeds it and what it feeds. Click to hold it, then click through the lists to follow the circuit."),
     html("h3", {}, "Most influential features", html("span", { class: "muted" }, "influence on the output")),
     html("ul", { class: "rows" }, ...top.map((node) => row(node, null, 1, actions))),
+    ...headList(actions),
   );
 }

@@ -1,6 +1,6 @@
-"""What a change to MLP outputs does to the logits, with more or less of the model frozen."""
+"""What changes to MLP outputs do to logits and features, with more or less of the model frozen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -21,74 +21,146 @@ ROWS_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deltas:
-    """B independent changes, each a vector added to `mlp_out` of one layer at one position."""
+    """Interventions: each run adds one or several vectors to `mlp_out` of the model.
 
-    layers: Int[Tensor, " B"]
-    positions: Int[Tensor, " B"]
-    vectors: Float[Tensor, "B d"]
+    Attributes:
+        layers: where each of n vectors is added.
+        positions: the position where it is added.
+        vectors: what is added.
+        runs: the run each belongs to, from 0, ascending; by default every vector has its own.
+    """
 
-    def rows(self, start: int, stop: int) -> "Deltas":
-        """A range of the changes."""
+    layers: Int[Tensor, " n"]
+    positions: Int[Tensor, " n"]
+    vectors: Float[Tensor, "n d"]
+    runs: Int[Tensor, " n"] = None  # type: ignore[assignment]  # see __post_init__
+
+    def __post_init__(self) -> None:
+        if self.runs is None:
+            object.__setattr__(self, "runs", torch.arange(len(self.layers)))
+
+    @property
+    def n_runs(self) -> int:
+        """How many interventions there are."""
+        return int(self.runs[-1]) + 1 if len(self.runs) else 0
+
+    def part(self, start: int, stop: int) -> "Deltas":
+        """The interventions of a range of runs."""
+        chosen = (self.runs >= start) & (self.runs < stop)
         return Deltas(
-            layers=self.layers[start:stop],
-            positions=self.positions[start:stop],
-            vectors=self.vectors[start:stop],
+            layers=self.layers[chosen],
+            positions=self.positions[chosen],
+            vectors=self.vectors[chosen],
+            runs=self.runs[chosen] - start,
+        )
+
+    def scaled(self, factor: float) -> "Deltas":
+        """The same interventions, `factor` times as large."""
+        return Deltas(
+            layers=self.layers,
+            positions=self.positions,
+            vectors=self.vectors * factor,
+            runs=self.runs,
         )
 
 
-@torch.no_grad()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """Where effects are read: logits of the last position, and features' pre-activations.
+
+    Attributes:
+        tokens: T vocabulary ids; each is read as its logit less the mean logit.
+        sites: what each of F features reads.
+        positions: where it reads.
+        directions: its encoder row, so that a reading is its pre-activation up to a constant.
+    """
+
+    tokens: Int[Tensor, " T"]
+    sites: tuple[Site, ...] = ()
+    positions: Int[Tensor, " F"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    directions: Float[Tensor, "F d"] = field(default_factory=lambda: torch.zeros(0, 0))
+
+    def __len__(self) -> int:
+        return len(self.tokens) + len(self.sites)
+
+
+class Reader:
+    """Taps that keep what the probes read in one forward pass, and the readings of that pass."""
+
+    def __init__(self, local: LocalReplacement, probes: Probes) -> None:
+        self._probes, self._kept = probes, dict[str, Tensor]()
+
+        def keeper(name: str) -> TapFunction:
+            def keep(value: Tensor, _call: TapCall) -> None:
+                self._kept[name] = value
+
+            return keep
+
+        sites = sorted(set(probes.sites), key=str)
+        self.taps: Taps = [(site, keeper(str(site))) for site in sites]
+        self.taps.append((local.run.model.unembedding_point(), keeper("logits")))
+
+    def readings(self) -> Float[Tensor, "B P"]:
+        """The value at every probe, tokens first."""
+        probes = self._probes
+        logits = self._kept["logits"][:, -1]
+        columns = [logits[:, probes.tokens] - logits.mean(dim=1, keepdim=True)]
+        for site, position, direction in zip(
+            probes.sites, probes.positions.tolist(), probes.directions, strict=True
+        ):
+            read = self._kept[str(site)][:, position]
+            columns.append((read @ direction.to(read.dtype))[:, None])
+        return torch.cat(columns, dim=1)
+
+
 def measured_effects(
     local: LocalReplacement, deltas: Deltas, tokens: Int[Tensor, " T"], freedom: Freedom
 ) -> Float[Tensor, "B T"]:
-    """Change of each token's logit less the mean logit, at the last position, under each change.
+    """Change of each token's logit less the mean logit, at the last position, in each run."""
+    return probed_effects(local, deltas, Probes(tokens=tokens), freedom)
+
+
+@torch.no_grad()
+def probed_effects(
+    local: LocalReplacement, deltas: Deltas, probes: Probes, freedom: Freedom
+) -> Float[Tensor, "B P"]:
+    """Change of the reading at every probe in each run; all probes are read in the same forwards.
 
     The real modules of the model run; the changes enter, and the freezing happens, through taps.
     Logits are the unembedding's own, before any softcap.
     """
-    untouched = Deltas(
-        layers=deltas.layers.new_zeros(1),
-        positions=deltas.positions.new_zeros(1),
-        vectors=deltas.vectors.new_zeros(1, deltas.vectors.shape[1]),
-    )
-    reference = _centred_logits(local, untouched, tokens, freedom)
+    reference = _readings(local, deltas.part(0, 1).scaled(0.0), probes, freedom)
     parts = [
-        _centred_logits(local, deltas.rows(start, start + ROWS_AT_ONCE), tokens, freedom)
-        for start in range(0, len(deltas.layers), ROWS_AT_ONCE)
+        _readings(local, deltas.part(start, start + ROWS_AT_ONCE), probes, freedom)
+        for start in range(0, deltas.n_runs, ROWS_AT_ONCE)
     ]
     return torch.cat(parts) - reference
 
 
-def _centred_logits(
-    local: LocalReplacement, deltas: Deltas, tokens: Int[Tensor, " T"], freedom: Freedom
-) -> Float[Tensor, "B T"]:
+def _readings(
+    local: LocalReplacement, deltas: Deltas, probes: Probes, freedom: Freedom
+) -> Float[Tensor, "B P"]:
     run, model = local.run, local.run.model
-    captured: list[Tensor] = []
-
-    def capture(value: Tensor, _call: TapCall) -> None:
-        captured.append(value[:, -1])
-
     taps: Taps = []
     if freedom == "frozen":
         taps += frozen_taps(local)
     elif freedom == "attention_frozen":
         taps += attention_taps(run)
-    taps += _delta_taps(deltas)
-    taps.append((model.unembedding_point(), capture))
-    with model.tapped(taps):
-        model.logits(run.ids.expand(len(deltas.layers), -1))
-    logits = captured[0]
-    return logits[:, tokens] - logits.mean(dim=1, keepdim=True)
+    reader = Reader(local, probes)
+    with model.tapped(taps + _delta_taps(deltas) + reader.taps):
+        model.logits(run.ids.expand(deltas.n_runs, -1))
+    return reader.readings()
 
 
 def _delta_taps(deltas: Deltas) -> Taps:
     taps: Taps = []
     for layer in deltas.layers.unique().tolist():
-        rows = (deltas.layers == layer).nonzero().squeeze(1)
+        own = (deltas.layers == layer).nonzero().squeeze(1)
 
-        def add(value: Tensor, _call: TapCall, rows: Tensor = rows) -> Tensor:
-            changed = value.clone()
-            changed[rows, deltas.positions[rows]] += deltas.vectors[rows].to(value.dtype)
-            return changed
+        def add(value: Tensor, _call: TapCall, own: Tensor = own) -> Tensor:
+            place = (deltas.runs[own], deltas.positions[own])
+            vectors = deltas.vectors[own].to(value.dtype)
+            return value.index_put(place, vectors, accumulate=True)
 
         taps.append((Site("mlp_out", layer), add))
     return taps

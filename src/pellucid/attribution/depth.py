@@ -1,0 +1,208 @@
+"""Agreement of predictions with interventions by depth, and by what the prediction lets answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from pellucid.attribution.agreement import agreement
+from pellucid.attribution.derivatives import ANSWERS
+from pellucid.attribution.interventions import BANDS, FEWEST_SOURCES, bands
+from pellucid.graphs.graph import AttributionGraph
+
+ReadoutKind = Literal["logit", "contrast", "features"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readout:
+    """All effects of F intervened features at one place, predicted and measured.
+
+    Attributes:
+        kind: the likeliest token's logit less the mean logit, that logit less the runner-up's, or
+            a feature's pre-activation.
+        layer: where it is read; the number of layers for logits.
+        node: its node in the graph; None for the contrast.
+        value: the place's own value, by which effects are divided when places are pooled.
+        reaches: which features lie before it.
+        direct: the graph's edges; None where the graph has no such target.
+        total: the graph's path sums, for a change by +1 times the feature's activation.
+        first_order: what the derivatives of `ANSWERS` predict for the same change.
+        measured: under `frozen`, `attention_frozen`, `real` and `random` (the control, in the real
+            model), for every factor.
+    """
+
+    kind: ReadoutKind
+    layer: int
+    node: int | None
+    value: float
+    reaches: Bool[np.ndarray, " F"]
+    direct: Float64[np.ndarray, " F"] | None
+    total: Float64[np.ndarray, " F"]
+    first_order: dict[str, Float64[np.ndarray, " F"]]
+    measured: dict[str, Float64[np.ndarray, "factors F"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """Every readout of the interventions on F features of a graph.
+
+    `change` is each factor less one; `top` tells the features of most influence from those added
+    for depth's sake.
+    """
+
+    graph: AttributionGraph
+    sources: Int64[np.ndarray, " F"]
+    top: Bool[np.ndarray, " F"]
+    change: Float64[np.ndarray, " factors"]
+    readouts: tuple[Readout, ...]
+
+    def of_kind(self, kind: ReadoutKind) -> list[Readout]:
+        """The readouts of one kind."""
+        return [readout for readout in self.readouts if readout.kind == kind]
+
+
+def depth_records(effects: Effects, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Agreement for every place read and every third of the model intervened in.
+
+    Effects on the features of a layer are divided by their pre-activations and pooled. Places and
+    thirds with fewer than three features that reach them are left out.
+    """
+    band = bands(effects.graph, effects.sources)
+    records = []
+    for kind, layer in sorted(
+        {(readout.kind, readout.layer) for readout in effects.readouts},
+        key=lambda place: (place[1], place[0] != "logit"),
+    ):
+        places = [r for r in effects.readouts if (r.kind, r.layer) == (kind, layer)]
+        for number, name in enumerate(("all", *BANDS)):
+            chosen = np.ones(len(band), bool) if number == 0 else band == number - 1
+            pool = _Pool(effects, places, chosen)
+            if pool.n_sources < FEWEST_SOURCES:
+                continue
+            records.append(
+                {
+                    "target": kind,
+                    "layer": layer,
+                    "source_depth": name,
+                    "features": pool.n_sources,
+                    "n": pool.n,
+                    "frozen_max_error": pool.frozen_error(),
+                }
+                | pool.agreement("attention_frozen", "total", "attention_frozen", rng)
+                | pool.agreement("real", "total", "real", rng)
+                | pool.agreement("random", "total", "random", rng)
+                | pool.agreement("norms", "norms", "real", rng)
+                | pool.agreement("norms_random", "norms", "random", rng)
+            )
+    return records
+
+
+def answer_records(effects: Effects, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Agreement with the real model when step by step more may answer in the prediction.
+
+    `size_ratio` is the median measured effect over the median predicted one, without signs: below
+    1 the prediction is too large. Logit and contrast are those of the top features alone.
+    """
+    records = []
+    for kind in ("logit", "contrast", "features"):
+        chosen = np.ones(len(effects.sources), bool) if kind == "features" else effects.top
+        pool = _Pool(effects, effects.of_kind(kind), chosen)  # type: ignore[arg-type]
+        if pool.n_sources < FEWEST_SOURCES:
+            continue
+        for answer in ANSWERS:
+            records.append(
+                {"target": kind, "answer": answer, "features": pool.n_sources, "n": pool.n}
+                | pool.agreement("real", answer, "real", rng)
+                | pool.agreement("random", answer, "random", rng)
+                | {"size_ratio": pool.size_ratio(answer, "real")}
+            )
+    return records
+
+
+def downstream_rows(effects: Effects) -> list[dict[str, Any]]:
+    """One row for every intervention and feature read, effects in its pre-activation's units."""
+    nodes = effects.graph.nodes
+    rows = []
+    for readout in effects.of_kind("features"):
+        target = {"layer": readout.layer, "position": int(nodes.position[readout.node])}
+        target["feature"] = int(nodes.index[readout.node])
+        for i, change in enumerate(effects.change.tolist()):
+            for j in np.flatnonzero(readout.reaches).tolist():
+                node = effects.sources[j]
+                assert readout.direct is not None
+                rows.append(
+                    {
+                        "layer": int(nodes.layer[node]),
+                        "position": int(nodes.position[node]),
+                        "feature": int(nodes.index[node]),
+                        "factor": change + 1.0,
+                        "target": target,
+                        "value": readout.value,
+                        "predicted_direct": change * float(readout.direct[j]),
+                        "predicted_total": change * float(readout.total[j]),
+                        "predicted_norms": change * float(readout.first_order["norms"][j]),
+                        "frozen": float(readout.measured["frozen"][i, j]),
+                        "attention_frozen": float(readout.measured["attention_frozen"][i, j]),
+                        "real": float(readout.measured["real"][i, j]),
+                        "random_real": float(readout.measured["random"][i, j]),
+                    }
+                )
+    return rows
+
+
+class _Pool:
+    """The effects of some features on some places, per unit of change, each place in its units."""
+
+    def __init__(
+        self, effects: Effects, places: Sequence[Readout], chosen: Bool[np.ndarray, " F"]
+    ) -> None:
+        self._places, self._change = places, effects.change[:, None]
+        self._masks = [place.reaches & chosen for place in places]
+        owners = [np.flatnonzero(mask) for mask in self._masks]
+        self._units = [np.broadcast_to(own, (len(effects.change), len(own))) for own in owners]
+        self.n = sum(units.size for units in self._units)
+        self.n_sources = len(np.unique(np.concatenate(owners))) if owners else 0
+
+    def predicted(self, what: str) -> np.ndarray:
+        """Path sums ("total") or a derivative's prediction, once for every factor."""
+        parts = []
+        for place, mask, units in zip(self._places, self._masks, self._units, strict=True):
+            values = place.total if what == "total" else place.first_order[what]
+            parts.append(np.broadcast_to(values[mask] / place.value, units.shape).ravel())
+        return np.concatenate(parts)
+
+    def measured(self, freedom: str) -> np.ndarray:
+        """What was measured, divided by the change."""
+        return np.concatenate(
+            [
+                (place.measured[freedom][:, mask] / self._change / place.value).ravel()
+                for place, mask in zip(self._places, self._masks, strict=True)
+            ]
+        )
+
+    def agreement(
+        self, name: str, predicted: str, measured: str, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """See `agreement.agreement`."""
+        units = np.concatenate([part.ravel() for part in self._units])
+        return agreement(name, self.predicted(predicted), self.measured(measured), units, rng=rng)
+
+    def frozen_error(self) -> float | None:
+        """Largest gap between edges and effects under the full freeze, over the largest effect."""
+        gap, size = 0.0, 0.0
+        for place, mask in zip(self._places, self._masks, strict=True):
+            if place.direct is None:
+                return None
+            frozen = place.measured["frozen"][:, mask] / place.value
+            edges = self._change * place.direct[mask] / place.value
+            gap = max(gap, float(np.abs(frozen - edges).max()))
+            size = max(size, float(np.abs(frozen).max()))
+        return gap / max(size, 1e-12)
+
+    def size_ratio(self, predicted: str, measured: str) -> float | None:
+        """Median size of the measured effects over that of the predicted ones."""
+        reference = float(np.median(np.abs(self.predicted(predicted))))
+        size = float(np.median(np.abs(self.measured(measured))))
+        return size / reference if reference > 0 else None

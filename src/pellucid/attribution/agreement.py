@@ -37,7 +37,9 @@ def agreement(
         units: which feature each observation intervenes on (same shape); by default the last axis.
         rng: of the bootstrap.
     """
-    first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (predicted, measured))
+    first, second = (
+        np.asarray(values, dtype=np.float64).ravel() for values in (predicted, measured)
+    )
     if units is None:
         units = np.broadcast_to(np.arange(np.shape(predicted)[-1]), np.shape(predicted))
     value, interval = spearman(first, second), None

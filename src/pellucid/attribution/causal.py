@@ -108,7 +108,7 @@ def _effects(
     generator = torch.Generator().manual_seed(seed)
     change = np.array(FACTORS) - 1.0
     measured = _measured(linear, deltas, control_deltas(linear, deltas, generator), probes, change)
-    first_order = {
+    first_order: dict[str, np.ndarray] = {
         answer: first_order_effects(linear.local, deltas, probes, answer).double().numpy()
         for answer in ANSWERS
     }
@@ -159,9 +159,7 @@ def _measured(
     change: Float64[np.ndarray, " factors"],
 ) -> dict[str, Float64[np.ndarray, "factors F P"]]:
     def measure(changes: Deltas, freedom: Freedom) -> np.ndarray:
-        parts = [
-            probed_effects(linear.local, changes.scaled(by), probes, freedom) for by in change
-        ]
+        parts = [probed_effects(linear.local, changes.scaled(by), probes, freedom) for by in change]
         return torch.stack(parts).double().numpy()
 
     return {
@@ -199,9 +197,7 @@ def _ratio(real: np.ndarray, control: np.ndarray) -> float | None:
     return float(np.median(np.abs(real))) / reference if reference > 0 else None
 
 
-def _rows(
-    effects: Effects, logit: Readout, contrast: Readout, n_top: int
-) -> list[dict[str, Any]]:
+def _rows(effects: Effects, logit: Readout, contrast: Readout, n_top: int) -> list[dict[str, Any]]:
     """One row an intervention on a top feature: effects on the logit and on the contrast."""
     nodes, rows = effects.graph.nodes, []
     assert logit.direct is not None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -106,9 +106,9 @@ def answer_records(effects: Effects, rng: np.random.Generator) -> list[dict[str,
     1 the prediction is too large. Logit and contrast are those of the top features alone.
     """
     records = []
-    for kind in ("logit", "contrast", "features"):
+    for kind in get_args(ReadoutKind):
         chosen = np.ones(len(effects.sources), bool) if kind == "features" else effects.top
-        pool = _Pool(effects, effects.of_kind(kind), chosen)  # type: ignore[arg-type]
+        pool = _Pool(effects, effects.of_kind(kind), chosen)
         if pool.n_sources < FEWEST_SOURCES:
             continue
         for answer in ANSWERS:

@@ -37,9 +37,7 @@ def first_order_effects(
 
 
 @torch.enable_grad()
-def _gradients(
-    local: LocalReplacement, probes: Probes, answer: Answer
-) -> Float[Tensor, "P L S d"]:
+def _gradients(local: LocalReplacement, probes: Probes, answer: Answer) -> Float[Tensor, "P L S d"]:
     """Derivative of every probe by every MLP output: one forward pass, one backward a probe."""
     model, run = local.run.model, local.run
     layers = range(len(local.layers))

@@ -58,9 +58,7 @@ def targets_of(
     return np.concatenate(chosen)
 
 
-def reaches(
-    graph: AttributionGraph, sources: Int64[np.ndarray, " n"], target: int
-) -> np.ndarray:
+def reaches(graph: AttributionGraph, sources: Int64[np.ndarray, " n"], target: int) -> np.ndarray:
     """Which sources lie before a feature in the computation, [n] booleans."""
     nodes = graph.nodes
     earlier = nodes.layer[sources] < nodes.layer[target]
@@ -116,7 +114,7 @@ def feature_deltas(
 
 
 def control_deltas(linear: LinearModel, deltas: Deltas, generator: torch.Generator) -> Deltas:
-    """For each change one along another feature of its layer, inactive at its position, as large."""
+    """For each change another as large, along a feature of its layer inactive at its position."""
     vectors = []
     for layer, position, delta in zip(
         deltas.layers.tolist(), deltas.positions.tolist(), deltas.vectors, strict=True

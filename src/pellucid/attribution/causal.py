@@ -8,6 +8,7 @@ random control (another feature of the same layer, at the same position, with a 
 norm) shows what agreement means nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pellucid.attribution.agreement import agreement, spearman
 from pellucid.attribution.depth import (
     Effects,
     Readout,
+    ReadoutKind,
     answer_records,
     depth_records,
     downstream_rows,
@@ -26,14 +28,16 @@ from pellucid.attribution.derivatives import ANSWERS, first_order_effects
 from pellucid.attribution.interventions import (
     control_deltas,
     feature_deltas,
-    feature_probes,
+    feature_probe,
     reaches,
     sources_of,
+    target_probe,
     targets_of,
 )
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.measure import Deltas, Freedom, Probes, probed_effects
+from pellucid.attribution.measure import Deltas, Freedom, probed_effects
 from pellucid.attribution.predict import predicted_effects
+from pellucid.attribution.probes import LogitProbe, Probe
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.tables import LOGIT
 
@@ -48,9 +52,9 @@ def causal_check(
 ) -> dict[str, Any] | None:
     """Intervene on the graph's top features and compare with its predictions.
 
-    Effects are on the most probable explained logit (less the mean logit). Correlations and signs
-    compare effects per unit of change, so that ablating and doubling a feature do not agree by
-    construction. Intervals are 95% bootstrap intervals over features.
+    Effects are on the first thing explained: by default the likeliest logit, less the mean logit.
+    Correlations and signs compare effects per unit of change, so that ablating and doubling a
+    feature do not agree by construction. Intervals are 95% bootstrap intervals over features.
 
     Beside these figures, `by_depth` has those of each third of the model intervened in and of each
     place read (`depth.depth_records`), `answers` compares with predictions that hold less fixed
@@ -63,16 +67,18 @@ def causal_check(
         seed: of the control features and the bootstrap.
 
     Returns:
-        Figures and one row an intervention; None when the graph has no feature.
+        Figures and one row an intervention; None when the graph has no feature, or explains
+        nothing but directions.
     """
     sources, n_top = sources_of(graph, features)
     if n_top == 0:
         return None
-    effects, frozen_max_error = _effects(linear, graph, sources, n_top, seed)
-    logit, contrast = effects.readouts[:2]
-    top = slice(0, n_top)
+    effects = _effects(linear, graph, sources, n_top, seed)
+    if effects is None:
+        return None
+    logit, top = effects.readouts[0], effects.top
     result: dict[str, Any] = {
-        "frozen_max_error": frozen_max_error,
+        "frozen_max_error": effects.frozen_max_error(),
         "n": n_top * len(FACTORS),
         "target": _target(graph, logit.node),
     }
@@ -86,7 +92,7 @@ def causal_check(
     )
     result["by_depth"] = depth_records(effects, rng)
     result["answers"] = answer_records(effects, rng)
-    result["rows"] = _rows(effects, logit, contrast, n_top)
+    result["rows"] = _rows(effects)
     result["downstream"] = downstream_rows(effects)
     return result
 
@@ -97,65 +103,70 @@ def _effects(
     sources: Int64[np.ndarray, " F"],
     n_top: int,
     seed: int,
-) -> tuple[Effects, float]:
-    """All effects of intervening on the sources, and the largest error under the full freeze."""
-    logits = np.flatnonzero(graph.nodes.is_kind(LOGIT))
-    targets = np.concatenate([logits, targets_of(graph, sources)])
-    direct, total = predicted_effects(graph, targets, sources)
-    tokens, runner_up = _tokens(linear, graph, logits)
-    probes = feature_probes(linear, graph, tokens, targets[len(logits) :])
+) -> Effects | None:
+    """All effects of intervening on the sources; None where nothing explained can be read."""
+    nodes = graph.nodes
+    ends = [
+        (int(node), probe)
+        for number, node in enumerate(np.flatnonzero(nodes.is_kind(LOGIT)))
+        if (probe := target_probe(linear, graph, int(node), number)) is not None
+    ]
+    if not ends:
+        return None
+    downstream = targets_of(graph, sources).tolist()
+    targets = [node for node, _ in ends] + downstream
+    probes = [probe for _, probe in ends] + [
+        feature_probe(linear, int(nodes.layer[n]), int(nodes.position[n]), int(nodes.index[n]))
+        for n in downstream
+    ]
+    contrast = _contrast(linear, graph, ends[0][0], ends[0][1])
+    direct, total = predicted_effects(graph, np.array(targets), sources)
     deltas = feature_deltas(linear, graph, sources)
     generator = torch.Generator().manual_seed(seed)
+    control = control_deltas(linear, graph, sources, deltas, generator)
     change = np.array(FACTORS) - 1.0
-    measured = _measured(linear, deltas, control_deltas(linear, deltas, generator), probes, change)
-    first_order: dict[str, np.ndarray] = {
-        answer: first_order_effects(linear.local, deltas, probes, answer).double().numpy()
+    places = [*probes, *([] if contrast is None else [contrast])]
+    measured = _measured(linear, deltas, control, places, change)
+    first = {
+        answer: first_order_effects(linear.local, deltas, places, answer).double().numpy()
         for answer in ANSWERS
     }
 
-    def readout(column: int, target: int, less: int | None = None) -> Readout:
-        """One place; `less` is the column of the runner-up, for the contrast."""
-
-        def at(values: Float64[np.ndarray, "*x P"]) -> np.ndarray:
-            return values[..., column] - (0.0 if less is None else values[..., less])
-
-        node = int(targets[target])
-        is_logit = target < len(logits)
-        own_value = float(graph.target_values[node])
-        first = {answer: at(values) for answer, values in first_order.items()}
+    def readout(column: int, kind: ReadoutKind, node: int | None) -> Readout:
+        is_end, read = kind != "features", targets[0] if node is None else node
+        here = {str(answer): values[..., column] for answer, values in first.items()}
         return Readout(
-            kind="contrast" if less is not None else "logit" if is_logit else "features",
-            layer=int(graph.nodes.layer[node]),
-            node=node if less is None else None,
-            value=1.0 if is_logit else own_value,
-            reaches=np.ones(len(sources), bool) if is_logit else reaches(graph, sources, node),
-            direct=direct[target] if less is None else None,
-            total=total[target] if less is None else first["features"],
-            first_order=first,
-            measured={name: at(values) for name, values in measured.items()},
+            kind=kind,
+            layer=int(nodes.layer[read]),
+            node=node,
+            value=1.0 if is_end else float(graph.target_values[read]),
+            reaches=np.ones(len(sources), bool) if is_end else reaches(graph, sources, read),
+            direct=None if node is None else direct[column],
+            total=here["features"] if node is None else total[column],
+            first_order=here,
+            measured={name: values[..., column] for name, values in measured.items()},
         )
 
-    rest = range(len(logits), len(targets))
-    readouts = [readout(0, 0), readout(0, 0, runner_up)]
-    readouts += [readout(target - len(logits) + len(tokens), target) for target in rest]
-    frozen = measured["frozen"][:, :n_top, : len(logits)]
-    edges = change[:, None, None] * direct[: len(logits), :n_top].T
-    effects = Effects(
+    readouts = [
+        readout(column, "logit" if column < len(ends) else "features", node)
+        for column, node in enumerate(targets)
+    ]
+    if contrast is not None:
+        readouts.append(readout(len(targets), "contrast", None))
+    return Effects(
         graph=graph,
         sources=sources,
         top=np.arange(len(sources)) < n_top,
         change=change,
         readouts=tuple(readouts),
     )
-    largest = max(float(np.abs(frozen).max()), 1e-12)
-    return effects, float(np.abs(frozen - edges).max()) / largest
 
 
 def _measured(
     linear: LinearModel,
     deltas: Deltas,
     control: Deltas,
-    probes: Probes,
+    probes: Sequence[Probe],
     change: Float64[np.ndarray, " factors"],
 ) -> dict[str, Float64[np.ndarray, "factors F P"]]:
     def measure(changes: Deltas, freedom: Freedom) -> np.ndarray:
@@ -170,16 +181,15 @@ def _measured(
     }
 
 
-def _tokens(
-    linear: LinearModel, graph: AttributionGraph, logits: np.ndarray
-) -> tuple[torch.Tensor, int]:
-    """The vocabulary ids to read, those of logit nodes first, and the column of the runner-up."""
-    tokens = graph.nodes.index[logits].tolist()
-    likeliest = linear.local.run.logits[-1].topk(2).indices.tolist()
-    runner_up = next(token for token in likeliest if token != tokens[0])
-    if runner_up not in tokens:
-        tokens.append(runner_up)
-    return torch.tensor(tokens), tokens.index(runner_up)
+def _contrast(
+    linear: LinearModel, graph: AttributionGraph, node: int, probe: Probe
+) -> LogitProbe | None:
+    """The first explained token's logit less that of the likeliest other token."""
+    if not isinstance(probe, LogitProbe) or probe.other is not None:
+        return None
+    likeliest = linear.local.run.logits[probe.position].topk(2).indices.tolist()
+    other = next(token for token in likeliest if token != probe.token)
+    return LogitProbe(probe.token, other, probe.position)
 
 
 def _target(graph: AttributionGraph, node: int | None) -> dict[str, Any]:
@@ -197,32 +207,23 @@ def _ratio(real: np.ndarray, control: np.ndarray) -> float | None:
     return float(np.median(np.abs(real))) / reference if reference > 0 else None
 
 
-def _rows(effects: Effects, logit: Readout, contrast: Readout, n_top: int) -> list[dict[str, Any]]:
+def _rows(effects: Effects) -> list[dict[str, Any]]:
     """One row an intervention on a top feature: effects on the logit and on the contrast."""
-    nodes, rows = effects.graph.nodes, []
-    assert logit.direct is not None
+    nodes, logit = effects.graph.nodes, effects.readouts[0]
+    contrast = next(iter(effects.of_kind("contrast")), None)
+    rows = []
     for i, change in enumerate(effects.change.tolist()):
-        for j, node in enumerate(effects.sources[:n_top].tolist()):
-            rows.append(
-                {
-                    "node": node,
-                    "layer": int(nodes.layer[node]),
-                    "position": int(nodes.position[node]),
-                    "feature": int(nodes.index[node]),
-                    "factor": change + 1.0,
-                    "predicted_direct": change * float(logit.direct[j]),
-                    "predicted_total": change * float(logit.total[j]),
-                    "predicted_norms": change * float(logit.first_order["norms"][j]),
-                    "frozen": float(logit.measured["frozen"][i, j]),
-                    "attention_frozen": float(logit.measured["attention_frozen"][i, j]),
-                    "real": float(logit.measured["real"][i, j]),
-                    "random_real": float(logit.measured["random"][i, j]),
-                    "contrast": {
-                        "predicted_total": change * float(contrast.total[j]),
-                        "predicted_norms": change * float(contrast.first_order["norms"][j]),
-                        "real": float(contrast.measured["real"][i, j]),
-                        "random_real": float(contrast.measured["random"][i, j]),
-                    },
-                }
-            )
+        for j in np.flatnonzero(effects.top).tolist():
+            node = int(effects.sources[j])
+            row = {
+                "node": node,
+                "layer": int(nodes.layer[node]),
+                "position": int(nodes.position[node]),
+                "feature": int(nodes.index[node]),
+                "factor": change + 1.0,
+            }
+            row |= logit.row(i, j, change)
+            if contrast is not None:
+                row["contrast"] = contrast.row(i, j, change)
+            rows.append(row)
     return rows

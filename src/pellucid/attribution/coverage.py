@@ -8,13 +8,19 @@ errors, through features of lower layers.
 """
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from pellucid.attribution.select import Rows, column_influence
-from pellucid.attribution.sweep import SourceTable
-from pellucid.attribution.targets import LogitTargets
+from pellucid.attribution.rows import KeptRows, RowStore
+from pellucid.attribution.select import column_influence
 
 
-def whole_graph_scores(table: SourceTable, rows: Rows, logits: LogitTargets) -> dict[str, float]:
+def whole_graph_scores(
+    store: RowStore,
+    top: list[KeptRows],
+    weights: list[Float[Tensor, " R"]],
+    chosen: Bool[Tensor, " F"],
+) -> dict[str, float]:
     """Bounds of the whole graph's scores: `replacement_low`, `_high`, `completeness_low`, `_high`.
 
     With T + E + U = 1, replacement T / (T + E) of the whole graph lies in [T, T + U]: all that
@@ -22,14 +28,20 @@ def whole_graph_scores(table: SourceTable, rows: Rows, logits: LogitTargets) -> 
     all nodes, that of the logits included. At worst all that waits goes straight to errors; at best
     none does, and it passes a feature of every lower layer on its way, which makes D largest. Low
     and high are equal when every active feature has a row. NaN where no influence reaches a source.
+
+    Args:
+        store: the rows computed.
+        top: the rows of what is explained.
+        weights: how much each of them counts.
+        chosen: features whose rows count as known.
     """
-    reached = column_influence(table, rows, logits).double()
-    start = float(logits.probabilities.sum())
+    table = store.table
+    reached = column_influence(store, top, weights, chosen).double()
+    start = float(sum(part.sum() for part in weights))
     errors = float(reached[table.error_columns.flatten()].sum())
     tokens = float(reached[table.token_start : table.bias_start].sum())
     features = reached[table.feature_columns]
-    waiting = features.clone()
-    waiting[torch.tensor(rows.selected, dtype=torch.long)] = 0.0
+    waiting = torch.where(chosen, torch.zeros_like(features), features)
     left = float(waiting.sum())
     whole = tokens + errors + left
     if whole <= 0:

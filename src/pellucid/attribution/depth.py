@@ -13,6 +13,7 @@ from pellucid.attribution.interventions import BANDS, FEWEST_SOURCES, bands
 from pellucid.graphs.graph import AttributionGraph
 
 ReadoutKind = Literal["logit", "contrast", "features"]
+SMALLEST_EFFECT = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +21,8 @@ class Readout:
     """All effects of F intervened features at one place, predicted and measured.
 
     Attributes:
-        kind: the likeliest token's logit less the mean logit, that logit less the runner-up's, or
-            a feature's pre-activation.
+        kind: what the graph explains (a token's logit less the mean logit), that logit less the
+            likeliest other one, or a feature's pre-activation.
         layer: where it is read; the number of layers for logits.
         node: its node in the graph; None for the contrast.
         value: the place's own value, by which effects are divided when places are pooled.
@@ -43,6 +44,20 @@ class Readout:
     first_order: dict[str, Float64[np.ndarray, " F"]]
     measured: dict[str, Float64[np.ndarray, "factors F"]]
 
+    def row(self, factor: int, feature: int, change: float) -> dict[str, float]:
+        """The effects of one intervention, predicted and measured, in the place's own units."""
+        record = {
+            "predicted_total": change * float(self.total[feature]),
+            "predicted_norms": change * float(self.first_order["norms"][feature]),
+            "frozen": float(self.measured["frozen"][factor, feature]),
+            "attention_frozen": float(self.measured["attention_frozen"][factor, feature]),
+            "real": float(self.measured["real"][factor, feature]),
+            "random_real": float(self.measured["random"][factor, feature]),
+        }
+        if self.direct is not None:
+            record["predicted_direct"] = change * float(self.direct[feature])
+        return record
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
@@ -58,6 +73,20 @@ class Effects:
     change: Float64[np.ndarray, " factors"]
     readouts: tuple[Readout, ...]
 
+    def frozen_max_error(self) -> float:
+        """Largest gap between edges and effects on all that is explained, over the largest effect.
+
+        Of the top features, under the full freeze.
+        """
+        ends = self.of_kind("logit")
+        frozen = np.stack([end.measured["frozen"][:, self.top] for end in ends])
+        edges = np.stack([self.change[:, None] * end.direct[self.top] for end in ends])  # type: ignore[index]
+        return float(np.abs(frozen - edges).max()) / max(float(np.abs(frozen).max()), 1e-12)
+
+    def read(self) -> list[Readout]:
+        """The readouts that figures are about: of all that is explained only the first."""
+        return [self.readouts[0], *(r for r in self.readouts[1:] if r.kind != "logit")]
+
     def of_kind(self, kind: ReadoutKind) -> list[Readout]:
         """The readouts of one kind."""
         return [readout for readout in self.readouts if readout.kind == kind]
@@ -72,10 +101,10 @@ def depth_records(effects: Effects, rng: np.random.Generator) -> list[dict[str, 
     band = bands(effects.graph, effects.sources)
     records = []
     for kind, layer in sorted(
-        {(readout.kind, readout.layer) for readout in effects.readouts},
+        {(readout.kind, readout.layer) for readout in effects.read()},
         key=lambda place: (place[1], place[0] != "logit"),
     ):
-        places = [r for r in effects.readouts if (r.kind, r.layer) == (kind, layer)]
+        places = [r for r in effects.read() if (r.kind, r.layer) == (kind, layer)]
         for number, name in enumerate(("all", *BANDS)):
             chosen = np.ones(len(band), bool) if number == 0 else band == number - 1
             pool = _Pool(effects, places, chosen)
@@ -108,7 +137,7 @@ def answer_records(effects: Effects, rng: np.random.Generator) -> list[dict[str,
     records = []
     for kind in get_args(ReadoutKind):
         chosen = np.ones(len(effects.sources), bool) if kind == "features" else effects.top
-        pool = _Pool(effects, effects.of_kind(kind), chosen)
+        pool = _Pool(effects, [r for r in effects.read() if r.kind == kind], chosen)
         if pool.n_sources < FEWEST_SOURCES:
             continue
         for answer in ANSWERS:
@@ -131,24 +160,15 @@ def downstream_rows(effects: Effects) -> list[dict[str, Any]]:
         for i, change in enumerate(effects.change.tolist()):
             for j in np.flatnonzero(readout.reaches).tolist():
                 node = effects.sources[j]
-                assert readout.direct is not None
-                rows.append(
-                    {
-                        "layer": int(nodes.layer[node]),
-                        "position": int(nodes.position[node]),
-                        "feature": int(nodes.index[node]),
-                        "factor": change + 1.0,
-                        "target": target,
-                        "value": readout.value,
-                        "predicted_direct": change * float(readout.direct[j]),
-                        "predicted_total": change * float(readout.total[j]),
-                        "predicted_norms": change * float(readout.first_order["norms"][j]),
-                        "frozen": float(readout.measured["frozen"][i, j]),
-                        "attention_frozen": float(readout.measured["attention_frozen"][i, j]),
-                        "real": float(readout.measured["real"][i, j]),
-                        "random_real": float(readout.measured["random"][i, j]),
-                    }
-                )
+                row = {
+                    "layer": int(nodes.layer[node]),
+                    "position": int(nodes.position[node]),
+                    "feature": int(nodes.index[node]),
+                    "factor": change + 1.0,
+                    "target": target,
+                    "value": readout.value,
+                }
+                rows.append(row | readout.row(i, j, change))
     return rows
 
 
@@ -190,7 +210,11 @@ class _Pool:
         return agreement(name, self.predicted(predicted), self.measured(measured), units, rng=rng)
 
     def frozen_error(self) -> float | None:
-        """Largest gap between edges and effects under the full freeze, over the largest effect."""
+        """Largest gap between edges and effects under the full freeze, over the largest effect.
+
+        Over `SMALLEST_EFFECT` of the place's value where no effect is as large: an SAE cuts paths,
+        and rounding is all that is left of them.
+        """
         gap, size = 0.0, 0.0
         for place, mask in zip(self._places, self._masks, strict=True):
             if place.direct is None:
@@ -199,7 +223,7 @@ class _Pool:
             edges = self._change * place.direct[mask] / place.value
             gap = max(gap, float(np.abs(frozen - edges).max()))
             size = max(size, float(np.abs(frozen).max()))
-        return gap / max(size, 1e-12)
+        return gap / max(size, SMALLEST_EFFECT)
 
     def size_ratio(self, predicted: str, measured: str) -> float | None:
         """Median size of the measured effects over that of the predicted ones."""

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float64, Int64
 
 from pellucid.attribution.derivatives import Answer, first_order_effects
-from pellucid.attribution.interventions import feature_deltas, feature_probes, reaches, targets_of
+from pellucid.attribution.interventions import feature_deltas, feature_probe, reaches, targets_of
 from pellucid.attribution.linearise import LinearModel
 from pellucid.attribution.measure import Deltas, Freedom, probed_effects
 from pellucid.attribution.predict import predicted_effects
+from pellucid.attribution.probes import LogitProbe, Probe
 from pellucid.core.errors import GraphError
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.tables import FEATURE
@@ -151,11 +152,15 @@ class _Test:
         self._linear, self._graph, self._members = linear, graph, members
         every = np.unique(np.concatenate(members))
         self._targets = targets_of(graph, every)
-        logits, tokens = linear.local.run.logits[-1].topk(
-            min(1 + CONTRASTS, linear.local.run.logits.shape[1])
-        )
-        self._probes = feature_probes(linear, graph, tokens, self._targets)
-        self._contrasts = len(tokens) - 1
+        position, run = len(graph.tokens) - 1, linear.local.run
+        logits, tokens = run.logits[position].topk(min(1 + CONTRASTS, run.logits.shape[1]))
+        best, *others = tokens.tolist()
+        self._contrasts, nodes = len(others), graph.nodes
+        self._probes: list[Probe] = [LogitProbe(best, other, position) for other in others]
+        self._probes += [
+            feature_probe(linear, int(nodes.layer[n]), int(nodes.position[n]), int(nodes.index[n]))
+            for n in self._targets
+        ]
         margins = (logits[:1] - logits[1:]).clamp_min(1e-6).double().numpy()
         features = graph.target_values[self._targets].astype(np.float64)
         self._values = np.concatenate([margins, features])
@@ -243,9 +248,7 @@ class _Test:
 
     def _profile(self, effects: torch.Tensor) -> Float64[np.ndarray, "B readings"]:
         """The contrasts, then the features, in units of their values."""
-        values, last = effects.double().numpy(), 1 + self._contrasts
-        contrasts = values[:, :1] - values[:, 1:last]
-        return np.concatenate([contrasts, values[:, last:]], axis=1) / self._values
+        return effects.double().numpy() / self._values
 
 
 def random_group(

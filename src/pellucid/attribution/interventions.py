@@ -1,19 +1,25 @@
 """Which features the causal check intervenes on, where it reads, and with what control."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import Tensor
 
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.measure import Deltas, Probes
+from pellucid.attribution.measure import Deltas
+from pellucid.attribution.probes import LogitProbe, Probe, SiteProbe
 from pellucid.core.types import Site
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.scores import influence
 from pellucid.graphs.tables import FEATURE
+from pellucid.replacement.features import ActiveFeatures
 
 BANDS = ("shallow", "middle", "deep")
 """Thirds of the model's layers."""
 TARGET_LAYERS, TARGETS_A_LAYER, FEWEST_SOURCES = 6, 2, 3
+MOST_DRAWS = 1000
 
 
 def bands(graph: AttributionGraph, nodes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
@@ -65,24 +71,34 @@ def reaches(graph: AttributionGraph, sources: Int64[np.ndarray, " n"], target: i
     return earlier & (nodes.position[sources] <= nodes.position[target])
 
 
-def feature_probes(
-    linear: LinearModel, graph: AttributionGraph, tokens: torch.Tensor, features: np.ndarray
-) -> Probes:
-    """Probes of some tokens' logits and some features' pre-activations."""
-    nodes, directions, sites = graph.nodes, [], []
-    for node in features:
-        dictionary = linear.local.dictionaries[int(nodes.layer[node])]
-        assert isinstance(dictionary.read_site, Site)
-        sites.append(dictionary.read_site)
-        directions.append(dictionary.encoder_rows(torch.tensor([int(nodes.index[node])]))[0])
-    if not sites:
-        return Probes(tokens=tokens)
-    return Probes(
-        tokens=tokens,
-        sites=tuple(sites),
-        positions=torch.from_numpy(nodes.position[features].astype(np.int64)),
-        directions=torch.stack(directions),
-    )
+def target_probe(
+    linear: LinearModel, graph: AttributionGraph, node: int, number: int
+) -> Probe | None:
+    """Where the value of what a graph explains is read; None for a direction, which it lacks.
+
+    Args:
+        linear: the affine map the graph was built from.
+        graph: the graph.
+        node: its node.
+        number: which of the explained things it is.
+    """
+    records = graph.metadata.get("targets", [])
+    record: dict[str, Any] = records[number] if number < len(records) else {"kind": "logit"}
+    position = int(graph.nodes.position[node])
+    if record["kind"] == "logit":
+        return LogitProbe(int(graph.nodes.index[node]), position=position)
+    if record["kind"] == "difference":
+        return LogitProbe(record["token"], record["other"], position)
+    if record["kind"] == "feature":
+        return feature_probe(linear, record["layer"], record["position"], record["feature"])
+    return None
+
+
+def feature_probe(linear: LinearModel, layer: int, position: int, feature: int) -> SiteProbe:
+    """Where the pre-activation of an active feature is read."""
+    own = linear.local.layers[layer]
+    vectors, _ = own.active.read(_number(linear, layer, position, feature))
+    return SiteProbe(own.read_site, position, vectors[0])
 
 
 def feature_deltas(
@@ -99,36 +115,81 @@ def feature_deltas(
         features: nodes.
         runs: the run each belongs to, ascending from 0; by default each has its own.
     """
-    nodes, dictionaries = graph.nodes, linear.local.dictionaries
-    vectors = [
-        dictionaries[int(nodes.layer[node])].decoder_rows(torch.tensor([int(nodes.index[node])]))[0]
-        * float(nodes.activation[node])
-        for node in features
-    ]
+    nodes, local = graph.nodes, linear.local
+    sites: list[Site] = []
+    vectors, positions, owners = [], [], []
+    numbers = range(len(features)) if runs is None else runs.tolist()
+    for run, node in zip(numbers, features, strict=True):
+        layer, position = int(nodes.layer[node]), int(nodes.position[node])
+        chosen = _number(linear, layer, position, int(nodes.index[node]))
+        for slot, site in local.slots(layer).items():
+            sites.append(site)
+            vectors.append(local.layers[layer].active.written(slot)[chosen][0])
+            positions.append(position)
+            owners.append(run)
     return Deltas(
-        layers=torch.from_numpy(nodes.layer[features].astype(np.int64)),
-        positions=torch.from_numpy(nodes.position[features].astype(np.int64)),
-        vectors=torch.stack(vectors).to(linear.tokens.dtype),
-        runs=torch.arange(len(features)) if runs is None else torch.from_numpy(runs),
-    )
-
-
-def control_deltas(linear: LinearModel, deltas: Deltas, generator: torch.Generator) -> Deltas:
-    """For each change another as large, along a feature of its layer inactive at its position."""
-    vectors = []
-    for layer, position, delta in zip(
-        deltas.layers.tolist(), deltas.positions.tolist(), deltas.vectors, strict=True
-    ):
-        local, dictionary = linear.local.layers[layer], linear.local.dictionaries[layer]
-        allowed = dictionary.W_dec.norm(dim=1) > 0
-        allowed[local.features[local.positions == position]] = False
-        candidates = allowed.nonzero().squeeze(1)
-        pick = int(torch.randint(len(candidates), (1,), generator=generator))
-        direction = dictionary.W_dec[candidates[pick]].to(delta.dtype)
-        vectors.append(direction * (delta.norm() / direction.norm()))
-    return Deltas(
-        layers=deltas.layers,
-        positions=deltas.positions,
+        sites=tuple(sites),
+        positions=torch.tensor(positions),
         vectors=torch.stack(vectors),
-        runs=deltas.runs,
+        runs=torch.tensor(owners),
     )
+
+
+def control_deltas(
+    linear: LinearModel,
+    graph: AttributionGraph,
+    features: Int64[np.ndarray, " n"],
+    deltas: Deltas,
+    generator: torch.Generator,
+) -> Deltas:
+    """For each feature's change another one as large, along a feature of its layer drawn at random.
+
+    The drawn feature is inactive at the position, unless in that basis all are active; it writes
+    where the feature itself writes, and each of its vectors has the norm of the one it replaces.
+
+    Args:
+        linear: the affine map the graph was built from.
+        graph: the graph.
+        features: the nodes that `deltas` change, one a run.
+        deltas: the changes.
+        generator: of the draw.
+    """
+    nodes, vectors = graph.nodes, []
+    for run, node in enumerate(features.tolist()):
+        layer, position = int(nodes.layer[node]), int(nodes.position[node])
+        active = linear.local.layers[layer].active
+        here = set(active.features[active.positions == position].tolist())
+        own = int(nodes.index[node])
+        taken = here if len(here) < active.num_features else {own}
+        norms = deltas.vectors[deltas.runs == run].norm(dim=1)
+        directions = _random_directions(active, list(linear.local.slots(layer)), taken, generator)
+        vectors += [
+            direction * (norm / direction.norm().clamp_min(1e-30))
+            for direction, norm in zip(directions, norms, strict=True)
+        ]
+    return deltas.replaced(torch.stack(vectors))
+
+
+def _random_directions(
+    active: ActiveFeatures, slots: list[int], taken: set[int], generator: torch.Generator
+) -> list[Tensor]:
+    """What a random feature that is not taken writes to each slot; one that writes, if possible."""
+    directions: list[Tensor] = []
+    for _ in range(MOST_DRAWS):
+        pick = torch.randint(active.num_features, (1,), generator=generator)
+        if int(pick) in taken:
+            continue
+        directions = [active.direction(pick, slot)[0] for slot in slots]
+        if all(direction.norm() > 0 for direction in directions):
+            break
+    if not directions:
+        free = next(n for n in range(active.num_features) if n not in taken)
+        directions = [active.direction(torch.tensor([free]), slot)[0] for slot in slots]
+    return directions
+
+
+def _number(linear: LinearModel, layer: int, position: int, feature: int) -> Tensor:
+    """Which of a layer's active features this is, [1]."""
+    active = linear.local.layers[layer].active
+    here = (active.positions == position) & (active.features == feature)
+    return here.nonzero().squeeze(1)

@@ -1,54 +1,56 @@
-"""What changes to MLP outputs do to logits and features, with more or less of the model frozen."""
+"""What changes to the residual stream do to logits and features, with more or less frozen."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.attribution.probes import LogitProbe, Probe, Reader
 from pellucid.core.types import Site
 from pellucid.models.taps import TapCall, TapFunction
 from pellucid.replacement.freeze import Taps, attention_taps, norm_taps
 from pellucid.replacement.local import LocalReplacement
 
 Freedom = Literal["frozen", "attention_frozen", "real"]
-"""`frozen`: attention patterns, norm scales and MLP outputs stay (a skip path answers linearly);
-`attention_frozen`: only the patterns stay; `real`: nothing does."""
+"""`frozen`: attention patterns, norm scales and MLP outputs stay (linear paths through MLPs
+answer); `attention_frozen`: only the patterns stay; `real`: nothing does."""
 
 ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deltas:
-    """Interventions: each run adds one or several vectors to `mlp_out` of the model.
+    """Interventions: each run adds one or several vectors to the model's residual stream.
 
     Attributes:
-        layers: where each of n vectors is added.
+        sites: where each of n vectors is added.
         positions: the position where it is added.
         vectors: what is added.
-        runs: the run each belongs to, from 0, ascending; by default every vector has its own.
+        runs: the run each belongs to, from 0, ascending.
     """
 
-    layers: Int[Tensor, " n"]
+    sites: tuple[Site, ...]
     positions: Int[Tensor, " n"]
     vectors: Float[Tensor, "n d"]
-    runs: Int[Tensor, " n"] = None  # type: ignore[assignment]  # see __post_init__
-
-    def __post_init__(self) -> None:
-        if self.runs is None:
-            object.__setattr__(self, "runs", torch.arange(len(self.layers)))
+    runs: Int[Tensor, " n"]
 
     @property
     def n_runs(self) -> int:
         """How many interventions there are."""
         return int(self.runs[-1]) + 1 if len(self.runs) else 0
 
+    def at(self, site: Site) -> Int[Tensor, " m"]:
+        """Which of the vectors are added at a site."""
+        return torch.tensor([n for n, own in enumerate(self.sites) if own == site])
+
     def part(self, start: int, stop: int) -> "Deltas":
         """The interventions of a range of runs."""
-        chosen = (self.runs >= start) & (self.runs < stop)
+        chosen = ((self.runs >= start) & (self.runs < stop)).nonzero().squeeze(1)
         return Deltas(
-            layers=self.layers[chosen],
+            sites=tuple(self.sites[n] for n in chosen.tolist()),
             positions=self.positions[chosen],
             vectors=self.vectors[chosen],
             runs=self.runs[chosen] - start,
@@ -56,78 +58,28 @@ class Deltas:
 
     def scaled(self, factor: float) -> "Deltas":
         """The same interventions, `factor` times as large."""
-        return Deltas(
-            layers=self.layers,
-            positions=self.positions,
-            vectors=self.vectors * factor,
-            runs=self.runs,
-        )
+        return self.replaced(self.vectors * factor)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probes:
-    """Where effects are read: logits of the last position, and features' pre-activations.
-
-    Attributes:
-        tokens: T vocabulary ids; each is read as its logit less the mean logit.
-        sites: what each of F features reads.
-        positions: where it reads.
-        directions: its encoder row, so that a reading is its pre-activation up to a constant.
-    """
-
-    tokens: Int[Tensor, " T"]
-    sites: tuple[Site, ...] = ()
-    positions: Int[Tensor, " F"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
-    directions: Float[Tensor, "F d"] = field(default_factory=lambda: torch.zeros(0, 0))
-
-    def __len__(self) -> int:
-        return len(self.tokens) + len(self.sites)
-
-
-class Reader:
-    """Taps that keep what the probes read in one forward pass, and the readings of that pass."""
-
-    def __init__(self, local: LocalReplacement, probes: Probes) -> None:
-        self._probes, self._kept = probes, dict[str, Tensor]()
-
-        def keeper(name: str) -> TapFunction:
-            def keep(value: Tensor, _call: TapCall) -> None:
-                self._kept[name] = value
-
-            return keep
-
-        sites = sorted(set(probes.sites), key=str)
-        self.taps: Taps = [(site, keeper(str(site))) for site in sites]
-        self.taps.append((local.run.model.unembedding_point(), keeper("logits")))
-
-    def readings(self) -> Float[Tensor, "B P"]:
-        """The value at every probe, tokens first."""
-        probes = self._probes
-        logits = self._kept["logits"][:, -1]
-        columns = [logits[:, probes.tokens] - logits.mean(dim=1, keepdim=True)]
-        for site, position, direction in zip(
-            probes.sites, probes.positions.tolist(), probes.directions, strict=True
-        ):
-            read = self._kept[str(site)][:, position]
-            columns.append((read @ direction.to(read.dtype))[:, None])
-        return torch.cat(columns, dim=1)
+    def replaced(self, vectors: Float[Tensor, "n d"]) -> "Deltas":
+        """The same interventions with other vectors."""
+        return Deltas(sites=self.sites, positions=self.positions, vectors=vectors, runs=self.runs)
 
 
 def measured_effects(
     local: LocalReplacement, deltas: Deltas, tokens: Int[Tensor, " T"], freedom: Freedom
 ) -> Float[Tensor, "B T"]:
     """Change of each token's logit less the mean logit, at the last position, in each run."""
-    return probed_effects(local, deltas, Probes(tokens=tokens), freedom)
+    probes = [LogitProbe(token) for token in tokens.tolist()]
+    return probed_effects(local, deltas, probes, freedom)
 
 
 @torch.no_grad()
 def probed_effects(
-    local: LocalReplacement, deltas: Deltas, probes: Probes, freedom: Freedom
+    local: LocalReplacement, deltas: Deltas, probes: Sequence[Probe], freedom: Freedom
 ) -> Float[Tensor, "B P"]:
     """Change of the reading at every probe in each run; all probes are read in the same forwards.
 
     The real modules of the model run; the changes enter, and the freezing happens, through taps.
-    Logits are the unembedding's own, before any softcap.
     """
     reference = _readings(local, deltas.part(0, 1).scaled(0.0), probes, freedom)
     parts = [
@@ -138,7 +90,7 @@ def probed_effects(
 
 
 def _readings(
-    local: LocalReplacement, deltas: Deltas, probes: Probes, freedom: Freedom
+    local: LocalReplacement, deltas: Deltas, probes: Sequence[Probe], freedom: Freedom
 ) -> Float[Tensor, "B P"]:
     run, model = local.run, local.run.model
     taps: Taps = []
@@ -147,22 +99,22 @@ def _readings(
     elif freedom == "attention_frozen":
         taps += attention_taps(run)
     reader = Reader(local, probes)
-    with model.tapped(taps + _delta_taps(deltas) + reader.taps):
+    with model.tapped(reader.site_taps + taps + _delta_taps(deltas) + reader.logit_taps):
         model.logits(run.ids.expand(deltas.n_runs, -1))
     return reader.readings()
 
 
 def _delta_taps(deltas: Deltas) -> Taps:
     taps: Taps = []
-    for layer in deltas.layers.unique().tolist():
-        own = (deltas.layers == layer).nonzero().squeeze(1)
+    for site in sorted(set(deltas.sites)):
+        own = deltas.at(site)
 
         def add(value: Tensor, _call: TapCall, own: Tensor = own) -> Tensor:
             place = (deltas.runs[own], deltas.positions[own])
             vectors = deltas.vectors[own].to(value.dtype)
             return value.index_put(place, vectors, accumulate=True)
 
-        taps.append((Site("mlp_out", layer), add))
+        taps.append((site, add))
     return taps
 
 

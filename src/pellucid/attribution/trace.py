@@ -9,6 +9,7 @@ import torch
 from pellucid.attribution.build import GraphBuilder, Prompt
 from pellucid.attribution.causal import causal_check
 from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.coverage import whole_graph_scores
 from pellucid.attribution.explain import Target, TopLogits, explained
 from pellucid.attribution.linearise import linearise
 from pellucid.attribution.memory import MemoryBudget
@@ -116,10 +117,11 @@ class Trace:
         _check_limits(max_features, epsilon)
         wanted = explained(self.linear, targets or [TopLogits()], last)
         top, numbers = self.rows.explain(wanted.targets)
+        weights = [wanted.weights[rows] for rows in numbers]
         selection = select_features(
             self.rows,
             top,
-            [wanted.weights[rows] for rows in numbers],
+            weights,
             max_features=max_features,
             epsilon=epsilon,
             on_progress=on_progress,
@@ -134,7 +136,8 @@ class Trace:
         if self.rows.rough:
             metadata["precision"] = self._refine(graph, selection)
             graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
-        return replace(graph, scores=scores(graph)._asdict())
+        whole = whole_graph_scores(self.rows, top, weights, selection.chosen)
+        return replace(graph, scores=scores(graph)._asdict() | whole)
 
     def _refine(self, graph: AttributionGraph, selection: Selection) -> dict[str, Any]:
         """Compute the rows that survive pruning in full precision; say how rough they were."""

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from support.tiny_dictionaries import tiny_transcoders
-from support.tiny_models import tiny_model, word_tokenizer
 
 from pellucid.attribution.trace import trace
 from pellucid.models.load import load_model
+from support.tiny_dictionaries import tiny_transcoders
+from support.tiny_models import tiny_model, word_tokenizer
 
 PROMPT = [11, 42, 7, 42, 30]
 SCORES = ("replacement", "completeness")

@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from pellucid.attribution import causal
 from pellucid.attribution.agreement import spearman
+from pellucid.attribution.explain import Direction, Feature, Logit, LogitDifference
 from pellucid.attribution.interventions import bands, reaches, sources_of, targets_of, top_features
 from pellucid.attribution.trace import trace
+from pellucid.core.types import Site
 from pellucid.graphs.tables import FEATURE
 from pellucid.models.load import load_model
-from support.tiny_dictionaries import tiny_transcoders
+from support.tiny_dictionaries import BASES, tiny_basis, tiny_transcoders
 from support.tiny_models import tiny_model, word_tokenizer
 
 PROMPT = [11, 42, 7, 42, 30]
@@ -20,18 +23,18 @@ PROMPT = [11, 42, 7, 42, 30]
 @pytest.fixture(scope="module")
 def graph():
     model = load_model(tiny_model("llama"), word_tokenizer())
-    return trace(model, PROMPT, tiny_transcoders(model), causal_features=6)
+    return trace(model, PROMPT, tiny_transcoders(model), causal_features=9)
 
 
 def test_every_third_of_the_model_is_intervened_in(graph):
-    sources, n_top = sources_of(graph, 6)
-    assert np.array_equal(sources[:n_top], top_features(graph, 6))
+    sources, n_top = sources_of(graph, 9)
+    assert np.array_equal(sources[:n_top], top_features(graph, 9))
     assert len(np.unique(sources)) == len(sources)
-    assert (np.bincount(bands(graph, sources), minlength=3) >= 2).all()
+    assert (np.bincount(bands(graph, sources), minlength=3) >= 3).all()
 
 
 def test_features_are_read_at_every_later_layer_by_influence(graph):
-    sources, _ = sources_of(graph, 6)
+    sources, _ = sources_of(graph, 9)
     targets = targets_of(graph, sources)
     layers = graph.nodes.layer[targets]
     assert set(layers.tolist()) == {1, 2}
@@ -112,8 +115,41 @@ def test_answers_go_from_the_graphs_own_to_the_real_models(graph):
 def test_the_first_figures_do_not_depend_on_the_features_added_for_depth(graph, monkeypatch):
     monkeypatch.setattr(causal, "sources_of", lambda g, n: (top_features(g, n), n))
     model = load_model(tiny_model("llama"), word_tokenizer())
-    alone = trace(model, PROMPT, tiny_transcoders(model), causal_features=6).causal
-    assert alone["n"] == graph.causal["n"] == 12
+    alone = trace(model, PROMPT, tiny_transcoders(model), causal_features=9).causal
+    assert alone["n"] == graph.causal["n"] == 18
     for name in ("attention_frozen", "real"):
         key = f"spearman_{name}"
         assert alone[key] == pytest.approx(graph.causal[key])
+
+
+@pytest.mark.parametrize("basis", [basis for basis in BASES if basis not in ("gates", "error")])
+def test_edges_are_exact_under_the_full_freeze_in_every_basis(basis):
+    model = load_model(tiny_model("llama"), word_tokenizer())
+    dictionaries, missing = tiny_basis(model, basis)
+    check = trace(model, PROMPT, dictionaries, missing=missing, causal_features=9).causal
+    assert check["frozen_max_error"] <= 1e-4
+    errors = [r["frozen_max_error"] for r in check["by_depth"] if r["target"] == "features"]
+    assert errors
+    assert max(errors) <= 1e-4
+
+
+@pytest.mark.parametrize("basis", ["gates", "error"])
+def test_without_features_there_is_nothing_to_check(basis):
+    model = load_model(tiny_model("llama"), word_tokenizer())
+    assert trace(model, PROMPT, None, missing=basis).causal is None
+
+
+def test_other_targets_are_checked_where_they_are_read():
+    model = load_model(tiny_model("llama"), word_tokenizer())
+    dictionaries = tiny_transcoders(model)
+    wanted = [LogitDifference(5, 9), Logit(5)]
+    check = trace(model, PROMPT, dictionaries, targets=wanted, causal_features=6).causal
+    assert check["frozen_max_error"] <= 1e-4
+    assert {record["target"] for record in check["by_depth"]} == {"logit", "features"}
+    nodes = trace(model, PROMPT, dictionaries, causal=False).nodes
+    inner = np.flatnonzero(nodes.is_kind(FEATURE) & (nodes.layer == 2) & (nodes.position == 5))
+    feature = Feature(layer=2, feature=int(nodes.index[inner[0]]))
+    check = trace(model, PROMPT, dictionaries, targets=[feature], causal_features=6).causal
+    assert check["frozen_max_error"] <= 1e-4
+    direction = Direction(Site("resid_post", 1), torch.ones(model.d_model))
+    assert trace(model, PROMPT, dictionaries, targets=[direction]).causal is None

@@ -24,6 +24,7 @@ from pellucid.attribution.predict import predicted_effects
 from pellucid.attribution.probes import LogitProbe, Probe
 from pellucid.core.errors import GraphError
 from pellucid.graphs.graph import AttributionGraph
+from pellucid.graphs.supernodes import Supernode, with_supernodes
 from pellucid.graphs.tables import FEATURE
 
 TOLERANCE = 0.5
@@ -119,6 +120,30 @@ def check_groups(
         test.check(number, name, rng=rng, **chosen)  # type: ignore[arg-type]
         for number, name in enumerate(names)
     ]
+
+
+def accept_supernodes(
+    linear: LinearModel, graph: AttributionGraph, proposals: Sequence[Supernode], **settings: Any
+) -> AttributionGraph:
+    """Test proposals and keep those that are accepted as the graph's supernodes.
+
+    Args:
+        linear: the affine map the graph was built from.
+        graph: the graph, unpruned.
+        proposals: groups of its features, such as `pellucid.graphs.proposals.propose` gives.
+        **settings: of `check_groups`.
+
+    Returns:
+        The graph with the accepted proposals as supernodes, and every check, of refused ones too,
+        in `metadata["supernode_checks"]`.
+
+    Raises:
+        GraphError: see `check_groups`.
+    """
+    labels = [proposal.label for proposal in proposals]
+    checks = check_groups(linear, graph, [p.nodes for p in proposals], names=labels, **settings)
+    accepted = [p for p, check in zip(proposals, checks, strict=True) if check.accepted]
+    return with_supernodes(with_group_checks(graph, checks), accepted)
 
 
 def with_group_checks(graph: AttributionGraph, checks: Sequence[GroupCheck]) -> AttributionGraph:

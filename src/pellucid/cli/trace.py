@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -44,6 +44,18 @@ def trace(
     causal: Annotated[
         bool, typer.Option("--causal/--no-causal", help="Check the top features by intervention.")
     ] = True,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Also write how far to trust it, as a page."),
+    ] = None,
+    paraphrases: Annotated[
+        Path | None,
+        typer.Option("--paraphrases", metavar="FILE", help="Other wordings for it, one a line."),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option("--compare", metavar="DICTS", help="Others for it, or neurons; repeatable."),
+    ] = None,
 ) -> None:
     """Trace how a model arrives at its next token.
 
@@ -51,31 +63,33 @@ def trace(
     predictions agree with interventions on the real model.
     """
     from pellucid import api
-    from pellucid.attribution.trace import trace as attribute
     from pellucid.cli.artifacts import write_graph
+    from pellucid.cli.report import Subject, plan_report, report_on
     from pellucid.cli.words import describe_graph, graph_record
 
     started = time.perf_counter()
     what = _prompt(prompt, prompt_ids)
+    plan = plan_report(report, paraphrases, compare)
     dictionaries = options.or_specimen(dictionaries, model, "--dictionaries")
-    loaded = api.load_model(model, device=run.device)
+    subject = Subject(
+        model=api.load_model(model, device=run.device),
+        prompt=what,
+        dictionaries=api.load_dictionaries(dictionaries, device=run.device),
+        max_features=max_features,
+        epsilon=epsilon,
+    )
     with run.counter("features traced") as on_progress:
-        graph = attribute(
-            loaded,
-            what,
-            api.load_dictionaries(dictionaries, device=run.device),
-            max_features=max_features,
-            epsilon=epsilon,
-            causal=causal,
-            seed=run.seed,
-            on_progress=on_progress,
+        graph = subject.traced(
+            what, subject.dictionaries, causal=causal, seed=run.seed, on_progress=on_progress
         )
-    files = write_graph(graph, {format: out} | ({} if html is None else {"html": html}))
-    record = graph_record(graph) | {
-        "seconds": time.perf_counter() - started,
-        "peak_mb": peak_megabytes(),
-        "files": files,
-    }
+    figures: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    if plan is not None:
+        graph, figures = report_on(run, plan, graph, subject)
+        written["report"] = str(plan.path)
+    files = write_graph(graph, {format: out} | ({} if html is None else {"html": html})) | written
+    cost = {"seconds": time.perf_counter() - started, "peak_mb": peak_megabytes()}
+    record = graph_record(graph) | figures | cost | {"files": files}
     run.report(record, *describe_graph(graph), *(f"wrote {path}" for path in files.values()))
 
 

@@ -128,7 +128,7 @@ def _effects(
     places = [*probes, *([] if contrast is None else [contrast])]
     measured = _measured(linear, deltas, control, places, change)
     first = {
-        answer: first_order_effects(linear.local, deltas, places, answer).double().numpy()
+        answer: first_order_effects(linear.local, deltas, places, answer).double().cpu().numpy()
         for answer in ANSWERS
     }
 
@@ -171,7 +171,7 @@ def _measured(
 ) -> dict[str, Float64[np.ndarray, "factors F P"]]:
     def measure(changes: Deltas, freedom: Freedom) -> np.ndarray:
         parts = [probed_effects(linear.local, changes.scaled(by), probes, freedom) for by in change]
-        return torch.stack(parts).double().numpy()
+        return torch.stack(parts).double().cpu().numpy()
 
     return {
         "frozen": measure(deltas, "frozen"),

@@ -34,7 +34,7 @@ def first_order_effects(
     """The effect of each run on every probe as the derivative predicts it."""
     sites = sorted(set(deltas.sites))
     gradient_PKSd = _gradients(local, sites, probes, answer)
-    number = torch.tensor([sites.index(site) for site in deltas.sites])
+    number = torch.tensor([sites.index(s) for s in deltas.sites], device=deltas.runs.device)
     at_PNd = gradient_PKSd[:, number, deltas.positions]
     each_PN = (at_PNd * deltas.vectors.to(at_PNd.dtype)).sum(dim=-1)
     return each_PN.new_zeros(deltas.n_runs, len(probes)).index_add(0, deltas.runs, each_PN.T)
@@ -144,7 +144,7 @@ class _Answers:
 
     def _answer(self, layer: int, change_Sd: Tensor) -> None:
         active = self._local.layers[layer].active
-        vectors, _ = active.read(torch.arange(len(active)))
+        vectors, _ = active.read(torch.arange(len(active), device=active.positions.device))
         self._answered[layer] = (change_Sd[active.positions] * vectors).sum(dim=1, keepdim=True)
 
     def _written(self, onto_Sd: Tensor, layer: int, slot: int) -> Tensor:

@@ -186,7 +186,7 @@ class _Test:
             feature_probe(linear, int(nodes.layer[n]), int(nodes.position[n]), int(nodes.index[n]))
             for n in self._targets
         ]
-        margins = (logits[:1] - logits[1:]).clamp_min(1e-6).double().numpy()
+        margins = (logits[:1] - logits[1:]).clamp_min(1e-6).double().cpu().numpy()
         features = graph.target_values[self._targets].astype(np.float64)
         self._values = np.concatenate([margins, features])
         runs = np.repeat(np.arange(len(members)), [len(group) for group in members])
@@ -273,7 +273,7 @@ class _Test:
 
     def _profile(self, effects: torch.Tensor) -> Float64[np.ndarray, "B readings"]:
         """The contrasts, then the features, in units of their values."""
-        return effects.double().numpy() / self._values
+        return effects.double().cpu().numpy() / self._values
 
 
 def random_group(

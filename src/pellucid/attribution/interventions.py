@@ -129,9 +129,9 @@ def feature_deltas(
             owners.append(run)
     return Deltas(
         sites=tuple(sites),
-        positions=torch.tensor(positions),
+        positions=torch.tensor(positions, device=linear.tokens.device),
         vectors=torch.stack(vectors),
-        runs=torch.tensor(owners),
+        runs=torch.tensor(owners, device=linear.tokens.device),
     )
 
 
@@ -179,12 +179,14 @@ def _random_directions(
         pick = torch.randint(active.num_features, (1,), generator=generator)
         if int(pick) in taken:
             continue
-        directions = [active.direction(pick, slot)[0] for slot in slots]
+        chosen = pick.to(active.features.device)
+        directions = [active.direction(chosen, slot)[0] for slot in slots]
         if all(direction.norm() > 0 for direction in directions):
             break
     if not directions:
         free = next(n for n in range(active.num_features) if n not in taken)
-        directions = [active.direction(torch.tensor([free]), slot)[0] for slot in slots]
+        chosen = torch.tensor([free], device=active.features.device)
+        directions = [active.direction(chosen, slot)[0] for slot in slots]
     return directions
 
 

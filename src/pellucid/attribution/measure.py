@@ -44,7 +44,8 @@ class Deltas:
 
     def at(self, site: Site) -> Int[Tensor, " m"]:
         """Which of the vectors are added at a site."""
-        return torch.tensor([n for n, own in enumerate(self.sites) if own == site])
+        own = [n for n, each in enumerate(self.sites) if each == site]
+        return torch.tensor(own, device=self.positions.device)
 
     def part(self, start: int, stop: int) -> "Deltas":
         """The interventions of a range of runs."""

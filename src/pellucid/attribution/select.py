@@ -102,7 +102,8 @@ def column_influence(
     from the top, so one pass sums the whole series (Ameisen et al. 2025).
     """
     table = store.table
-    reached = torch.zeros(table.size, dtype=top[0].weights.dtype)
+    dtype = torch.promote_types(top[0].weights.dtype, torch.float32)
+    reached = torch.zeros(table.size, dtype=dtype)
     for block, weight in zip(top, weights, strict=True):
         _spread(reached, block, slice(None), weight.to(reached))
     parts = sorted(

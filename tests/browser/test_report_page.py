@@ -1,4 +1,4 @@
-"""The trust report in a real browser: it draws everything, asks for nothing, complains of nothing."""
+"""The trust report in a real browser: it draws all, asks for nothing, complains of nothing."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -188,7 +188,8 @@ def dictionary_section(evidence: Evidence) -> Section | None:
         title="Do other dictionaries agree?",
         text="The same prompt, traced with other dictionaries. Features of different dictionaries "
         "cannot be matched by number, so all features of one layer and position count as one. "
-        "Steps are the features on a path, on average over the influence: cross-layer "
+        "Steps are the features on a path, on average over the influence (too few where a graph "
+        "left features out): cross-layer "
         "transcoders are known to shorten circuits of several steps, so where they have clearly "
         "fewer steps than transcoders of one layer, the shorter story needs proof by intervention.",
         checks=tuple(checks),
@@ -249,7 +250,8 @@ def limits_section(evidence: Evidence) -> Section:
         "The choice of dictionaries: another set writes the same computation in other features.",
         "Chance in the control: each feature has one random partner, drawn once by the seed.",
     ]
-    missing = 1 - (scores.get("replacement_low") or scores.get("replacement") or 0.0)
+    explained = _finite(scores.get("replacement_low", scores.get("replacement")))
+    missing = 1 - (0.0 if explained is None else explained)
     notes.insert(
         0, f"What errors carry: up to {percent(missing)} of the influence starts from error nodes."
     )

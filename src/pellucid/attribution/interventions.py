@@ -1,5 +1,6 @@
 """Which features the causal check intervenes on, where it reads, and with what control."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,10 +122,10 @@ def feature_deltas(
     numbers = range(len(features)) if runs is None else runs.tolist()
     for run, node in zip(numbers, features, strict=True):
         layer, position = int(nodes.layer[node]), int(nodes.position[node])
-        chosen = _number(linear, layer, position, int(nodes.index[node]))
+        own = _alone(linear, layer, position, int(nodes.index[node]))
         for slot, site in local.slots(layer).items():
             sites.append(site)
-            vectors.append(local.layers[layer].active.written(slot)[chosen][0])
+            vectors.append(own.written(slot)[0])
             positions.append(position)
             owners.append(run)
     return Deltas(
@@ -188,6 +189,13 @@ def _random_directions(
         chosen = torch.tensor([free], device=active.features.device)
         directions = [active.direction(chosen, slot)[0] for slot in slots]
     return directions
+
+
+def _alone(linear: LinearModel, layer: int, position: int, feature: int) -> ActiveFeatures:
+    """One active feature of a layer by itself, so that nothing is gathered of the others."""
+    active, chosen = linear.local.layers[layer].active, _number(linear, layer, position, feature)
+    names = ("positions", "features", "activations")
+    return replace(active, **{name: getattr(active, name)[chosen] for name in names})
 
 
 def _number(linear: LinearModel, layer: int, position: int, feature: int) -> Tensor:

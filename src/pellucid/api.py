@@ -49,6 +49,7 @@ def load_dictionaries(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    lazy: bool = False,
 ) -> DictionarySet:
     """The dictionaries that `train` wrote, checked against their manifest.
 
@@ -56,6 +57,7 @@ def load_dictionaries(
         source: a folder, a hub id, or "specimen" for the packaged transcoders.
         device: where to put them.
         dtype: of their parameters.
+        lazy: leave them in their files; see `pellucid.dictionaries.checkpoint`.
 
     Raises:
         CheckpointError: missing, truncated or altered.
@@ -63,4 +65,4 @@ def load_dictionaries(
     """
     if isinstance(source, str) and source == SPECIMEN:
         source = transcoders_path()
-    return read_dictionaries(source, device=device, dtype=dtype)
+    return read_dictionaries(source, device=device, dtype=dtype, lazy=lazy)

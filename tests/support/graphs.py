@@ -84,6 +84,13 @@ def causal_record(graph: AttributionGraph, seed: int = 0, features: int = 12) ->
                     "attention_frozen": sign * effect * 0.98,
                     "real": sign * effect + rng.normal() * 0.15,
                     "random_real": control * 0.25,
+                    "predicted_norms": sign * effect,
+                    "contrast": {
+                        "predicted_total": sign * effect * 2,
+                        "predicted_norms": sign * effect * 2,
+                        "real": sign * effect * 2 + rng.normal() * 0.1,
+                        "random_real": control * 0.5,
+                    },
                 }
             )
     logit = int(np.flatnonzero(graph.nodes.is_kind(LOGIT))[0])
@@ -106,4 +113,79 @@ def causal_record(graph: AttributionGraph, seed: int = 0, features: int = 12) ->
             "label": graph.nodes.label[logit],
         },
         "rows": rows,
+    } | _by_depth(graph, rng)
+
+
+def _by_depth(graph: AttributionGraph, rng: np.random.Generator) -> dict[str, Any]:
+    """The parts of a causal record that say at which depth it holds."""
+
+    def figures(*names: str) -> dict[str, Any]:
+        return {
+            key: value
+            for name in names
+            for key, value in (
+                (f"spearman_{name}", 0.1 if "random" in name else 0.85),
+                (f"spearman_{name}_interval", [-0.2, 0.3] if "random" in name else [0.7, 0.95]),
+                (f"sign_agreement_{name}", 0.5 if "random" in name else 0.9),
+            )
+        }
+
+    target = int(np.flatnonzero(graph.nodes.is_kind(FEATURE))[-1])
+    place = {
+        "layer": int(graph.nodes.layer[target]),
+        "position": int(graph.nodes.position[target]),
+        "feature": int(graph.nodes.index[target]),
+    }
+    names = ("attention_frozen", "real", "random", "norms", "norms_random")
+    record = {"source_depth": "all", "features": 6, "n": 12, "frozen_max_error": 2e-6}
+    return {
+        "by_depth": [
+            {"target": "features", "layer": place["layer"]} | record | figures(*names),
+            {"target": "contrast", "layer": graph.n_layers}
+            | record
+            | {"frozen_max_error": None}
+            | figures(*names),
+        ],
+        "answers": [
+            {"target": kind, "answer": answer, "features": 6, "n": 12, "size_ratio": 0.8}
+            | figures("real", "random")
+            for kind in ("logit", "contrast", "features")
+            for answer in ("features", "norms", "mlps", "attention")
+        ],
+        "downstream": [
+            {
+                "layer": 0,
+                "position": 0,
+                "feature": number,
+                "factor": factor,
+                "target": place,
+                "value": 2.0,
+                "predicted_direct": effect,
+                "predicted_total": effect,
+                "predicted_norms": effect,
+                "frozen": effect,
+                "attention_frozen": effect,
+                "real": effect * 0.9,
+                "random_real": float(rng.normal()),
+            }
+            for number in range(3)
+            for factor in (0.0, 2.0)
+            for effect in [float(rng.normal())]
+        ],
+    }
+
+
+def group_check_record(accepted: bool = True) -> dict[str, Any]:
+    """A tested group as `pellucid.attribution.groups` records it."""
+    errors = dict.fromkeys(("attention_frozen", "real", "norms", "parts"), 0.2)
+    return {f"error_{name}": value for name, value in errors.items()} | {
+        "name": "group 1",
+        "features": [[0, 1, 5], [0, 1, 9]],
+        "accepted": accepted,
+        "reason": "as predicted" if accepted else "not as predicted",
+        "error_frozen": None,
+        "p": 0.025,
+        "controls": 39,
+        "contrast": {"predicted": -1.0, "predicted_norms": -0.9, "parts": -1.0, "real": -0.8},
+        "readings": 7,
     }

@@ -1,26 +1,49 @@
 """The causal check of a graph: what it predicts for interventions, beside what they do.
 
 The graph's most influential features are ablated and doubled one at a time. Three runs of the
-real modules measure the effect on the explained logits: under the full freeze, where the graph's
-direct edges must be exact; with attention patterns frozen; and in the real model. A matched
+real modules measure the effect: under the full freeze, where the graph's direct edges must be
+exact; with attention patterns frozen; and in the real model. Effects are read at the explained
+logits and, on the way there, at features of several layers, all in the same forwards. A matched
 random control (another feature of the same layer, at the same position, with a change of the same
 norm) shows what agreement means nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float64, Int64
 
+from pellucid.attribution.agreement import agreement, spearman
+from pellucid.attribution.depth import (
+    Effects,
+    Readout,
+    ReadoutKind,
+    answer_records,
+    depth_records,
+    downstream_rows,
+)
+from pellucid.attribution.derivatives import ANSWERS, first_order_effects
+from pellucid.attribution.interventions import (
+    control_deltas,
+    feature_deltas,
+    feature_probe,
+    reaches,
+    sources_of,
+    target_probe,
+    targets_of,
+)
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.measure import Deltas, Freedom, measured_effects
+from pellucid.attribution.measure import Deltas, Freedom, probed_effects
+from pellucid.attribution.predict import predicted_effects
+from pellucid.attribution.probes import LogitProbe, Probe
 from pellucid.graphs.graph import AttributionGraph
-from pellucid.graphs.scores import influence
-from pellucid.graphs.tables import FEATURE, LOGIT
+from pellucid.graphs.tables import LOGIT
+
+__all__ = ["causal_check", "predicted_effects", "spearman"]
 
 FACTORS = (0.0, 2.0)
-BOOTSTRAPS = 1000
 
 
 @torch.no_grad()
@@ -29,177 +52,152 @@ def causal_check(
 ) -> dict[str, Any] | None:
     """Intervene on the graph's top features and compare with its predictions.
 
-    Effects are on the most probable explained logit (less the mean logit). Correlations and signs
-    compare effects per unit of change, so that ablating and doubling a feature do not agree by
-    construction. Intervals are 95% bootstrap intervals over features.
+    Effects are on the first thing explained: by default the likeliest logit, less the mean logit.
+    Correlations and signs compare effects per unit of change, so that ablating and doubling a
+    feature do not agree by construction. Intervals are 95% bootstrap intervals over features.
+
+    Beside these figures, `by_depth` has those of each third of the model intervened in and of each
+    place read (`depth.depth_records`), `answers` compares with predictions that hold less fixed
+    than the graph does (`depth.answer_records`), and `downstream` lists the effects on features.
 
     Args:
         linear: the affine map the graph was built from.
         graph: the graph, unpruned.
-        features: how many features to check.
+        features: how many features to check; further ones are checked for depth's sake alone.
         seed: of the control features and the bootstrap.
 
     Returns:
-        Figures and one row an intervention; None when the graph has no feature.
+        Figures and one row an intervention; None when the graph has no feature, or explains
+        nothing but directions.
     """
-    top = _top_features(graph, features)
-    if len(top) == 0:
+    sources, n_top = sources_of(graph, features)
+    if n_top == 0:
         return None
-    logit_nodes = np.flatnonzero(graph.nodes.is_kind(LOGIT))
-    direct, total = predicted_effects(graph, logit_nodes, top)
-    generator = torch.Generator().manual_seed(seed)
-    deltas = _feature_deltas(linear, graph, top)
-    control = _control_deltas(linear, graph, top, deltas, generator)
-    tokens = torch.from_numpy(graph.nodes.index[logit_nodes])
-    local = linear.local
-
-    def measure(changes: Deltas, freedom: Freedom) -> np.ndarray:
-        """Effects per factor: [factors, features, logits]."""
-        scaled = [_scaled(changes, factor - 1.0) for factor in FACTORS]
-        return np.stack(
-            [measured_effects(local, part, tokens, freedom).double().numpy() for part in scaled]
-        )
-
-    frozen = measure(deltas, "frozen")
-    change = np.array(FACTORS)[:, None, None] - 1.0
-    largest = max(float(np.abs(frozen).max()), 1e-12)
-    frozen_max_error = float(np.abs(frozen - change * direct.T[None]).max()) / largest
-    measured = {
-        "attention_frozen": measure(deltas, "attention_frozen")[..., 0],
-        "real": measure(deltas, "real")[..., 0],
-        "random": measure(control, "real")[..., 0],
-    }
+    effects = _effects(linear, graph, sources, n_top, seed)
+    if effects is None:
+        return None
+    logit, top = effects.readouts[0], effects.top
     result: dict[str, Any] = {
-        "frozen_max_error": frozen_max_error,
-        "n": len(top) * len(FACTORS),
-        "target": _target(graph, int(logit_nodes[0])),
+        "frozen_max_error": effects.frozen_max_error(),
+        "n": n_top * len(FACTORS),
+        "target": _target(graph, logit.node),
     }
     rng = np.random.default_rng(seed)
-    for name, effects in measured.items():
-        per_unit = effects / change[..., 0]
-        result |= _agreement(name, np.broadcast_to(total[0], per_unit.shape), per_unit, rng)
-    result["median_effect_ratio"] = _ratio(measured["real"], measured["random"])
-    result["rows"] = _rows(graph, top, change, direct[0], total[0], frozen[..., 0], measured)
+    for name in ("attention_frozen", "real", "random"):
+        per_unit = logit.measured[name][:, top] / effects.change[:, None]
+        predicted = np.broadcast_to(logit.total[top], per_unit.shape)
+        result |= agreement(name, predicted, per_unit, rng=rng)
+    result["median_effect_ratio"] = _ratio(
+        logit.measured["real"][:, top], logit.measured["random"][:, top]
+    )
+    result["by_depth"] = depth_records(effects, rng)
+    result["answers"] = answer_records(effects, rng)
+    result["rows"] = _rows(effects)
+    result["downstream"] = downstream_rows(effects)
     return result
 
 
-def predicted_effects(
-    graph: AttributionGraph, logit_nodes: np.ndarray, features: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Effect on each logit of removing nothing but one unit of a feature: (direct, total).
-
-    Direct: the edge. Total: the signed sum over all paths through the graph's features, where a
-    feature answers a change of its pre-activation linearly: T[s] = A[logit, s] +
-    sum_t T[t] / a_t A[t, s]. Both have shape [logits, features] and are for a change by +1 times
-    the feature's own activation.
-    """
-    n_nodes = len(graph.nodes)
-    direct = np.zeros((len(logit_nodes), len(features)))
-    total = np.zeros_like(direct)
-    column = np.full(n_nodes, -1)
-    column[features] = np.arange(len(features))
-    edges = graph.edges
-    starts = np.searchsorted(edges.target, np.arange(n_nodes + 1))
-    is_feature = graph.nodes.is_kind(FEATURE)
-    by_layer = np.flatnonzero(is_feature)[np.argsort(-graph.nodes.layer[is_feature], kind="stable")]
-    for row, logit in enumerate(logit_nodes):
-        flow = np.zeros(n_nodes)
-        own = slice(starts[logit], starts[logit + 1])
-        flow[edges.source[own]] = edges.weight[own]
-        direct[row] = flow[features]
-        for node in by_layer:
-            own = slice(starts[node], starts[node + 1])
-            flow[edges.source[own]] += edges.weight[own] * (
-                flow[node] / graph.nodes.activation[node]
-            )
-        total[row] = flow[features]
-    return direct, total
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Rank correlation with ties averaged; None where either side is constant."""
-    ranks = [_average_ranks(np.asarray(values).ravel()) for values in (a, b)]
-    centred = [rank - rank.mean() for rank in ranks]
-    norm = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    return float(centred[0] @ centred[1]) / norm if norm > 0 else None
-
-
-def _average_ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2.0)[inverse]
-
-
-def _top_features(graph: AttributionGraph, count: int) -> np.ndarray:
-    weight = np.where(graph.nodes.is_kind(FEATURE), influence(graph), -1.0)
-    order = np.argsort(-weight, kind="stable")[:count]
-    return order[weight[order] > 0]
-
-
-def _feature_deltas(linear: LinearModel, graph: AttributionGraph, top: np.ndarray) -> Deltas:
-    layers, positions = graph.nodes.layer[top], graph.nodes.position[top]
-    vectors = [
-        linear.local.layers[int(layer)].active.direction(torch.tensor([int(index)]))[0]
-        * float(activation)
-        for layer, index, activation in zip(
-            layers, graph.nodes.index[top], graph.nodes.activation[top], strict=True
-        )
+def _effects(
+    linear: LinearModel,
+    graph: AttributionGraph,
+    sources: Int64[np.ndarray, " F"],
+    n_top: int,
+    seed: int,
+) -> Effects | None:
+    """All effects of intervening on the sources; None where nothing explained can be read."""
+    nodes = graph.nodes
+    ends = [
+        (int(node), probe)
+        for number, node in enumerate(np.flatnonzero(nodes.is_kind(LOGIT)))
+        if (probe := target_probe(linear, graph, int(node), number)) is not None
     ]
-    return Deltas(
-        layers=torch.from_numpy(layers.astype(np.int64)),
-        positions=torch.from_numpy(positions.astype(np.int64)),
-        vectors=torch.stack(vectors).to(linear.tokens.dtype),
+    if not ends:
+        return None
+    downstream = targets_of(graph, sources).tolist()
+    targets = [node for node, _ in ends] + downstream
+    probes = [probe for _, probe in ends] + [
+        feature_probe(linear, int(nodes.layer[n]), int(nodes.position[n]), int(nodes.index[n]))
+        for n in downstream
+    ]
+    contrast = _contrast(linear, graph, ends[0][0], ends[0][1])
+    direct, total = predicted_effects(graph, np.array(targets), sources)
+    deltas = feature_deltas(linear, graph, sources)
+    generator = torch.Generator().manual_seed(seed)
+    control = control_deltas(linear, graph, sources, deltas, generator)
+    change = np.array(FACTORS) - 1.0
+    places = [*probes, *([] if contrast is None else [contrast])]
+    measured = _measured(linear, deltas, control, places, change)
+    first = {
+        answer: first_order_effects(linear.local, deltas, places, answer).double().cpu().numpy()
+        for answer in ANSWERS
+    }
+
+    def readout(column: int, kind: ReadoutKind, node: int | None) -> Readout:
+        is_end, read = kind != "features", targets[0] if node is None else node
+        here = {str(answer): values[..., column] for answer, values in first.items()}
+        return Readout(
+            kind=kind,
+            layer=int(nodes.layer[read]),
+            node=node,
+            value=1.0 if is_end else float(graph.target_values[read]),
+            reaches=np.ones(len(sources), bool) if is_end else reaches(graph, sources, read),
+            direct=None if node is None else direct[column],
+            total=here["features"] if node is None else total[column],
+            first_order=here,
+            measured={name: values[..., column] for name, values in measured.items()},
+        )
+
+    readouts = [
+        readout(column, "logit" if column < len(ends) else "features", node)
+        for column, node in enumerate(targets)
+    ]
+    if contrast is not None:
+        readouts.append(readout(len(targets), "contrast", None))
+    return Effects(
+        graph=graph,
+        sources=sources,
+        top=np.arange(len(sources)) < n_top,
+        change=change,
+        readouts=tuple(readouts),
     )
 
 
-def _control_deltas(
+def _measured(
     linear: LinearModel,
-    graph: AttributionGraph,
-    top: np.ndarray,
     deltas: Deltas,
-    generator: torch.Generator,
-) -> Deltas:
-    """For each feature another one of its layer, inactive at its position, at the same norm."""
-    vectors = []
-    for node, delta in zip(top.tolist(), deltas.vectors, strict=True):
-        layer = int(graph.nodes.layer[node])
-        active = linear.local.layers[layer].active
-        every = active.direction(torch.arange(active.num_features))
-        allowed = every.norm(dim=1) > 0
-        allowed[active.features[active.positions == int(graph.nodes.position[node])]] = False
-        candidates = allowed.nonzero().squeeze(1)
-        pick = int(torch.randint(len(candidates), (1,), generator=generator))
-        direction = every[candidates[pick]].to(delta.dtype)
-        vectors.append(direction * (delta.norm() / direction.norm()))
-    return Deltas(layers=deltas.layers, positions=deltas.positions, vectors=torch.stack(vectors))
+    control: Deltas,
+    probes: Sequence[Probe],
+    change: Float64[np.ndarray, " factors"],
+) -> dict[str, Float64[np.ndarray, "factors F P"]]:
+    def measure(changes: Deltas, freedom: Freedom) -> np.ndarray:
+        parts = [probed_effects(linear.local, changes.scaled(by), probes, freedom) for by in change]
+        return torch.stack(parts).double().cpu().numpy()
+
+    return {
+        "frozen": measure(deltas, "frozen"),
+        "attention_frozen": measure(deltas, "attention_frozen"),
+        "real": measure(deltas, "real"),
+        "random": measure(control, "real"),
+    }
 
 
-def _scaled(deltas: Deltas, factor: float) -> Deltas:
-    return Deltas(layers=deltas.layers, positions=deltas.positions, vectors=deltas.vectors * factor)
+def _contrast(
+    linear: LinearModel, graph: AttributionGraph, node: int, probe: Probe
+) -> LogitProbe | None:
+    """The first explained token's logit less that of the likeliest other token."""
+    if not isinstance(probe, LogitProbe) or probe.other is not None:
+        return None
+    likeliest = linear.local.run.logits[probe.position].topk(2).indices.tolist()
+    other = next(token for token in likeliest if token != probe.token)
+    return LogitProbe(probe.token, other, probe.position)
 
 
-def _target(graph: AttributionGraph, node: int) -> dict[str, Any]:
+def _target(graph: AttributionGraph, node: int | None) -> dict[str, Any]:
+    assert node is not None
     return {
         "position": int(graph.nodes.position[node]),
         "token_id": int(graph.nodes.index[node]),
         "label": graph.nodes.label[node],
-    }
-
-
-def _agreement(
-    name: str,
-    predicted: Float[np.ndarray, "factors n"],
-    measured: Float[np.ndarray, "factors n"],
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    n = predicted.shape[1]
-    samples = (rng.integers(n, size=n) for _ in range(BOOTSTRAPS))
-    values = [spearman(predicted[:, pick], measured[:, pick]) for pick in samples]
-    finite = [value for value in values if value is not None]
-    interval = [float(x) for x in np.quantile(finite, [0.025, 0.975])] if finite else None
-    return {
-        f"spearman_{name}": spearman(predicted, measured),
-        f"spearman_{name}_interval": interval,
-        f"sign_agreement_{name}": float((np.sign(predicted) == np.sign(measured)).mean()),
     }
 
 
@@ -209,29 +207,23 @@ def _ratio(real: np.ndarray, control: np.ndarray) -> float | None:
     return float(np.median(np.abs(real))) / reference if reference > 0 else None
 
 
-def _rows(
-    graph: AttributionGraph,
-    top: np.ndarray,
-    change: np.ndarray,
-    direct: np.ndarray,
-    total: np.ndarray,
-    frozen: np.ndarray,
-    measured: dict[str, np.ndarray],
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "node": node,
-            "layer": int(graph.nodes.layer[node]),
-            "position": int(graph.nodes.position[node]),
-            "feature": int(graph.nodes.index[node]),
-            "factor": factor,
-            "predicted_direct": float(change[i, 0, 0] * direct[j]),
-            "predicted_total": float(change[i, 0, 0] * total[j]),
-            "frozen": float(frozen[i, j]),
-            "attention_frozen": float(measured["attention_frozen"][i, j]),
-            "real": float(measured["real"][i, j]),
-            "random_real": float(measured["random"][i, j]),
-        }
-        for i, factor in enumerate(FACTORS)
-        for j, node in enumerate(top.tolist())
-    ]
+def _rows(effects: Effects) -> list[dict[str, Any]]:
+    """One row an intervention on a top feature: effects on the logit and on the contrast."""
+    nodes, logit = effects.graph.nodes, effects.readouts[0]
+    contrast = next(iter(effects.of_kind("contrast")), None)
+    rows = []
+    for i, change in enumerate(effects.change.tolist()):
+        for j in np.flatnonzero(effects.top).tolist():
+            node = int(effects.sources[j])
+            row = {
+                "node": node,
+                "layer": int(nodes.layer[node]),
+                "position": int(nodes.position[node]),
+                "feature": int(nodes.index[node]),
+                "factor": change + 1.0,
+            }
+            row |= logit.row(i, j, change)
+            if contrast is not None:
+                row["contrast"] = contrast.row(i, j, change)
+            rows.append(row)
+    return rows

@@ -90,7 +90,7 @@ def trace_prompts(
         folder: the dataset; read it with `pellucid.graphs.read_parquet`.
         share: which parts to do.
         on_progress: called with (prompts of this process done, all of its prompts).
-        **settings: of `trace` (JSON-able).
+        **settings: of `trace`.
 
     Returns:
         `traced` and `found`: how many of this process's graphs were made, and were there already.
@@ -144,7 +144,7 @@ def _claim(
         "prompts_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "model": model.fingerprint(),
         "dictionaries": None if dictionaries is None else dictionaries.name,
-        "settings": settings,
+        "settings": {key: str(value) for key, value in settings.items()},
     }
     path = folder / RUN_NAME
     if path.exists():

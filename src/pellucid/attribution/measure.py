@@ -1,5 +1,6 @@
-"""What a change to MLP outputs does to the logits, with more or less of the model frozen."""
+"""What changes to the residual stream do to logits and features, with more or less frozen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,90 +8,114 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.attribution.probes import LogitProbe, Probe, Reader
 from pellucid.core.types import Site
 from pellucid.models.taps import TapCall, TapFunction
 from pellucid.replacement.freeze import Taps, attention_taps, norm_taps
 from pellucid.replacement.local import LocalReplacement
 
 Freedom = Literal["frozen", "attention_frozen", "real"]
-"""`frozen`: attention patterns, norm scales and MLP outputs stay (a skip path answers linearly);
-`attention_frozen`: only the patterns stay; `real`: nothing does."""
+"""`frozen`: attention patterns, norm scales and MLP outputs stay (linear paths through MLPs
+answer); `attention_frozen`: only the patterns stay; `real`: nothing does."""
 
 ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deltas:
-    """B independent changes, each a vector added to `mlp_out` of one layer at one position."""
+    """Interventions: each run adds one or several vectors to the model's residual stream.
 
-    layers: Int[Tensor, " B"]
-    positions: Int[Tensor, " B"]
-    vectors: Float[Tensor, "B d"]
+    Attributes:
+        sites: where each of n vectors is added.
+        positions: the position where it is added.
+        vectors: what is added.
+        runs: the run each belongs to, from 0, ascending.
+    """
 
-    def rows(self, start: int, stop: int) -> "Deltas":
-        """A range of the changes."""
+    sites: tuple[Site, ...]
+    positions: Int[Tensor, " n"]
+    vectors: Float[Tensor, "n d"]
+    runs: Int[Tensor, " n"]
+
+    @property
+    def n_runs(self) -> int:
+        """How many interventions there are."""
+        return int(self.runs[-1]) + 1 if len(self.runs) else 0
+
+    def at(self, site: Site) -> Int[Tensor, " m"]:
+        """Which of the vectors are added at a site."""
+        own = [n for n, each in enumerate(self.sites) if each == site]
+        return torch.tensor(own, device=self.positions.device)
+
+    def part(self, start: int, stop: int) -> "Deltas":
+        """The interventions of a range of runs."""
+        chosen = ((self.runs >= start) & (self.runs < stop)).nonzero().squeeze(1)
         return Deltas(
-            layers=self.layers[start:stop],
-            positions=self.positions[start:stop],
-            vectors=self.vectors[start:stop],
+            sites=tuple(self.sites[n] for n in chosen.tolist()),
+            positions=self.positions[chosen],
+            vectors=self.vectors[chosen],
+            runs=self.runs[chosen] - start,
         )
 
+    def scaled(self, factor: float) -> "Deltas":
+        """The same interventions, `factor` times as large."""
+        return self.replaced(self.vectors * factor)
 
-@torch.no_grad()
+    def replaced(self, vectors: Float[Tensor, "n d"]) -> "Deltas":
+        """The same interventions with other vectors."""
+        return Deltas(sites=self.sites, positions=self.positions, vectors=vectors, runs=self.runs)
+
+
 def measured_effects(
     local: LocalReplacement, deltas: Deltas, tokens: Int[Tensor, " T"], freedom: Freedom
 ) -> Float[Tensor, "B T"]:
-    """Change of each token's logit less the mean logit, at the last position, under each change.
+    """Change of each token's logit less the mean logit, at the last position, in each run."""
+    probes = [LogitProbe(token) for token in tokens.tolist()]
+    return probed_effects(local, deltas, probes, freedom)
+
+
+@torch.no_grad()
+def probed_effects(
+    local: LocalReplacement, deltas: Deltas, probes: Sequence[Probe], freedom: Freedom
+) -> Float[Tensor, "B P"]:
+    """Change of the reading at every probe in each run; all probes are read in the same forwards.
 
     The real modules of the model run; the changes enter, and the freezing happens, through taps.
-    Logits are the unembedding's own, before any softcap.
     """
-    untouched = Deltas(
-        layers=deltas.layers.new_zeros(1),
-        positions=deltas.positions.new_zeros(1),
-        vectors=deltas.vectors.new_zeros(1, deltas.vectors.shape[1]),
-    )
-    reference = _centred_logits(local, untouched, tokens, freedom)
+    reference = _readings(local, deltas.part(0, 1).scaled(0.0), probes, freedom)
     parts = [
-        _centred_logits(local, deltas.rows(start, start + ROWS_AT_ONCE), tokens, freedom)
-        for start in range(0, len(deltas.layers), ROWS_AT_ONCE)
+        _readings(local, deltas.part(start, start + ROWS_AT_ONCE), probes, freedom)
+        for start in range(0, deltas.n_runs, ROWS_AT_ONCE)
     ]
     return torch.cat(parts) - reference
 
 
-def _centred_logits(
-    local: LocalReplacement, deltas: Deltas, tokens: Int[Tensor, " T"], freedom: Freedom
-) -> Float[Tensor, "B T"]:
+def _readings(
+    local: LocalReplacement, deltas: Deltas, probes: Sequence[Probe], freedom: Freedom
+) -> Float[Tensor, "B P"]:
     run, model = local.run, local.run.model
-    captured: list[Tensor] = []
-
-    def capture(value: Tensor, _call: TapCall) -> None:
-        captured.append(value[:, -1])
-
     taps: Taps = []
     if freedom == "frozen":
         taps += frozen_taps(local)
     elif freedom == "attention_frozen":
         taps += attention_taps(run)
-    taps += _delta_taps(deltas)
-    taps.append((model.unembedding_point(), capture))
-    with model.tapped(taps):
-        model.logits(run.ids.expand(len(deltas.layers), -1))
-    logits = captured[0]
-    return logits[:, tokens] - logits.mean(dim=1, keepdim=True)
+    reader = Reader(local, probes)
+    with model.tapped(reader.site_taps + taps + _delta_taps(deltas) + reader.logit_taps):
+        model.logits(run.ids.expand(deltas.n_runs, -1))
+    return reader.readings()
 
 
 def _delta_taps(deltas: Deltas) -> Taps:
     taps: Taps = []
-    for layer in deltas.layers.unique().tolist():
-        rows = (deltas.layers == layer).nonzero().squeeze(1)
+    for site in sorted(set(deltas.sites)):
+        own = deltas.at(site)
 
-        def add(value: Tensor, _call: TapCall, rows: Tensor = rows) -> Tensor:
-            changed = value.clone()
-            changed[rows, deltas.positions[rows]] += deltas.vectors[rows].to(value.dtype)
-            return changed
+        def add(value: Tensor, _call: TapCall, own: Tensor = own) -> Tensor:
+            place = (deltas.runs[own], deltas.positions[own])
+            vectors = deltas.vectors[own].to(value.dtype)
+            return value.index_put(place, vectors, accumulate=True)
 
-        taps.append((Site("mlp_out", layer), add))
+        taps.append((site, add))
     return taps
 
 

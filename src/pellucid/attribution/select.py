@@ -85,16 +85,27 @@ def feature_influence(
     weights: list[Float[Tensor, " R"]],
     chosen: Bool[Tensor, " F"],
 ) -> Float[Tensor, " F"]:
-    """Influence of every active feature, through the rows of the chosen ones.
+    """Influence of every active feature, through the rows of the chosen ones."""
+    return column_influence(store, top, weights, chosen)[store.table.feature_columns]
+
+
+def column_influence(
+    store: RowStore,
+    top: list[KeptRows],
+    weights: list[Float[Tensor, " R"]],
+    chosen: Bool[Tensor, " F"],
+) -> Float[Tensor, " C"]:
+    """Influence of every source, through the rows of the chosen features.
 
     I = w A_hat + w A_hat^2 + ..., where A_hat holds the rows, |A| normalised to sum to one over all
     sources but the constants, and w the weights of what is explained. Rows are visited by layer
     from the top, so one pass sums the whole series (Ameisen et al. 2025).
     """
     table = store.table
-    reached = torch.zeros(table.size)
+    dtype = torch.promote_types(top[0].weights.dtype, torch.float32)
+    reached = torch.zeros(table.size, dtype=dtype)
     for block, weight in zip(top, weights, strict=True):
-        _spread(reached, block, slice(None), weight)
+        _spread(reached, block, slice(None), weight.to(reached))
     parts = sorted(
         (
             (layer, span, block, mine)
@@ -107,7 +118,7 @@ def feature_influence(
         weight = reached[table.feature_columns[block.features[span]]] * mine[span]
         if weight.any():
             _spread(reached, block, span, weight)
-    return reached[table.feature_columns]
+    return reached
 
 
 def _spread(

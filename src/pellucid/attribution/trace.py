@@ -9,6 +9,7 @@ from pellucid.attribution.attention import explain_attention
 from pellucid.attribution.build import GraphBuilder, Prompt
 from pellucid.attribution.causal import causal_check
 from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.coverage import whole_graph_scores
 from pellucid.attribution.explain import Target, TopLogits, explained
 from pellucid.attribution.linearise import linearise
 from pellucid.attribution.memory import MemoryBudget
@@ -121,10 +122,11 @@ class Trace:
         _check_limits(max_features, epsilon)
         wanted = explained(self.linear, targets or [TopLogits()], last)
         top, numbers = self.rows.explain(wanted.targets)
+        weights = [wanted.weights[rows] for rows in numbers]
         selection = select_features(
             self.rows,
             top,
-            [wanted.weights[rows] for rows in numbers],
+            weights,
             max_features=max_features,
             epsilon=epsilon,
             on_progress=on_progress,
@@ -141,7 +143,8 @@ class Trace:
             graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
         if attention:
             graph = explain_attention(self.linear, self.table, graph, wanted.targets, seed=seed)
-        return graph.noting(scores=scores(graph)._asdict())
+        whole = whole_graph_scores(self.rows, top, weights, selection.chosen)
+        return graph.noting(scores=scores(graph)._asdict() | whole)
 
     def _refine(self, graph: AttributionGraph, selection: Selection) -> dict[str, Any]:
         """Compute the rows that survive pruning in full precision; say how rough they were."""

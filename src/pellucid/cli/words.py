@@ -18,7 +18,8 @@ SHOWN_VALUES = 2
 
 def graph_record(graph: AttributionGraph) -> dict[str, Any]:
     """The figures of a graph, without its tables."""
-    causal = graph.causal and {k: v for k, v in graph.causal.items() if k != "rows"}
+    tables = ("rows", "downstream")
+    causal = graph.causal and {k: v for k, v in graph.causal.items() if k not in tables}
     return {
         "prompt": graph.prompt,
         "answer": answer(graph),

@@ -9,6 +9,8 @@ Level = Literal["good", "fair", "poor", "unknown"]
 
 STRONG, MODERATE = 0.8, 0.5
 """Shares and correlations at least this high count as strong, or as moderate."""
+SHOWN_WIDTH = 0.005
+"""Bounds of a score closer together than this are not worth showing."""
 EXACT = 1e-4
 """Where everything is frozen, the graph must predict effects to this relative error."""
 
@@ -45,7 +47,8 @@ def verdict(graph: AttributionGraph) -> Statement:
         )
     real = _number(causal, "spearman_real", default=0.0)
     control = abs(_number(causal, "spearman_random", default=0.0))
-    coverage = graph.scores.get("replacement") or 0.0
+    coverage = graph.scores.get("replacement_low", graph.scores.get("replacement"))
+    coverage = 0.0 if coverage is None else coverage
     if real <= control or real < MODERATE:
         return Statement(
             heading=heading,
@@ -73,7 +76,8 @@ def verdict(graph: AttributionGraph) -> Statement:
 
 def trust_statements(graph: AttributionGraph) -> list[Statement]:
     """What was measured about a graph, most telling first; what was not run is said too."""
-    statements = [*_causal_statements(graph.causal), *_score_statements(graph.scores)]
+    statements = [*_causal_statements(graph.causal), *_answer_statements(graph.causal)]
+    statements += _score_statements(graph.scores)
     if graph.row_sum_max_error is not None:
         statements.append(
             Statement(
@@ -135,20 +139,51 @@ def _causal_statements(causal: dict[str, Any] | None) -> list[Statement]:
     ]
 
 
+def _answer_statements(causal: dict[str, Any] | None) -> list[Statement]:
+    """Effects on features on the way, and what frozen norms cost; nothing where not measured."""
+    records = {(r["target"], r["answer"]): r for r in (causal or {}).get("answers") or []}
+    statements = []
+    on_the_way = records.get(("features", "features"))
+    if on_the_way is not None:
+        statements.append(
+            Statement(
+                heading="On features on the way",
+                value=_correlation(on_the_way, "spearman_real"),
+                text="The same in the real model, read at influential features of later layers; "
+                f"random features give {_correlation(on_the_way, 'spearman_random')}.",
+                level=_level(on_the_way["spearman_real"]),
+            )
+        )
+    plain, norms = (records.get(("contrast", answer)) for answer in ("features", "norms"))
+    if plain is not None and norms is not None:
+        statements.append(
+            Statement(
+                heading="If norms could answer",
+                value=_correlation(norms, "spearman_real"),
+                text="The graph holds norm scales fixed. On the answer less the runner-up it gives "
+                f"{_correlation(plain, 'spearman_real')}; a prediction that lets norms answer, "
+                "which is not the graph's own, gives this; random features "
+                f"{_correlation(norms, 'spearman_random')}.",
+                level=_level(norms["spearman_real"]),
+            )
+        )
+    return statements
+
+
 def _score_statements(scores: dict[str, float]) -> list[Statement]:
     replacement, completeness = scores.get("replacement"), scores.get("completeness")
     missing = None if replacement is None else 1 - replacement
     return [
         Statement(
             heading="Replacement score",
-            value=_percent(replacement),
+            value=_percent(replacement) + _bounds(scores, "replacement"),
             text="Share of the influence that starts from the prompt's tokens. The other "
             f"{_percent(missing)} start from error nodes: what the transcoders do not reproduce.",
             level=_level(replacement),
         ),
         Statement(
             heading="Completeness score",
-            value=_percent(completeness),
+            value=_percent(completeness) + _bounds(scores, "completeness"),
             text="Share of the nodes' inputs, weighted by influence, that comes from features and "
             "tokens and not from errors.",
             level=_level(completeness),
@@ -165,6 +200,14 @@ def _level(value: float | None) -> Level:
     if value is None:
         return "unknown"
     return "good" if value >= STRONG else "fair" if value >= MODERATE else "poor"
+
+
+def _bounds(scores: dict[str, float], name: str) -> str:
+    """Where the whole graph's score lies, if features were left out."""
+    low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
+    if low is None or high is None or high - low < SHOWN_WIDTH:
+        return ""
+    return f" (whole graph: {_percent(low)} to {_percent(high)})"
 
 
 def _percent(value: float | None) -> str:

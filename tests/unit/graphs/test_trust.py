@@ -50,6 +50,26 @@ def test_figures_and_the_control_are_stated_side_by_side() -> None:
     assert "other 10%" in statements["Replacement score"].text
 
 
+def test_effects_on_the_way_and_the_cost_of_frozen_norms_stand_beside_random_features() -> None:
+    statements = {statement.heading: statement for statement in trust_statements(checked())}
+    on_the_way = statements["On features on the way"]
+    assert on_the_way.value == "0.85 [0.70, 0.95]"
+    assert "random features give 0.10 [-0.20, 0.30]" in on_the_way.text
+    norms = statements["If norms could answer"]
+    assert "not the graph's own" in norms.text
+    assert "random features 0.10" in norms.text
+
+
+def test_a_capped_graph_states_and_is_judged_by_the_bounds_of_the_whole() -> None:
+    bounds = {"replacement_low": 0.4, "replacement_high": 0.7}
+    graph = checked()
+    graph = replace(graph, scores=graph.scores | bounds)
+    statements = {statement.heading: statement for statement in trust_statements(graph)}
+    assert statements["Replacement score"].value == "90% (whole graph: 40% to 70%)"
+    assert statements["Completeness score"].value == "95%"
+    assert verdict(graph).value == "Partly supported"
+
+
 def test_missing_figures_are_said_to_be_unknown() -> None:
     statements = trust_statements(replace(random_graph(0), causal={"rows": []}))
     assert {statement.value for statement in statements} == {"unknown"}

@@ -64,7 +64,7 @@ def page_payload(graph: AttributionGraph, *, max_nodes: int, max_edges: int) -> 
                 "edge_threshold": EDGE_THRESHOLD,
             },
             "scores": graph.scores,
-            "causal": part.causal,
+            "causal": part.causal and {**part.causal, "downstream": []},
             "verdict": asdict(verdict(graph)),
             "statements": [asdict(statement) for statement in trust_statements(graph)],
             "attention": attention_payload(part),

@@ -18,11 +18,11 @@ from torch import Tensor
 from pellucid.core.types import Site
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.models.model import LanguageModel
-from pellucid.models.taps import TapCall, TapFunction, TapPoint
+from pellucid.models.taps import TapCall
+from pellucid.replacement.freeze import Taps
 from pellucid.replacement.splice import anchor_mask
 
 Encoder = Callable[[Tensor], Tensor]
-Taps = list[tuple[TapPoint | Site, TapFunction]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Basis:
         biases: by layer, what is added to those pre-activations, [F]; None where `rows` is.
         decoders: by layer of the feature and layer written to, [F, d].
         constants: by layer, what is written whatever the activations, [d].
-        dictionaries: the same as a set that `pellucid.trace` takes, None where it takes none.
+        dictionaries: the same as a set for `pellucid.trace`; None for the model's own neurons.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Basis:
     biases: tuple[Float[Tensor, " F"], ...] | None
     decoders: Mapping[tuple[int, int], Float[Tensor, "F d"]]
     constants: tuple[Float[Tensor, " d"], ...]
-    dictionaries: DictionarySet | None = None
+    dictionaries: DictionarySet | None
 
     @property
     def n_layers(self) -> int:
@@ -79,7 +79,7 @@ class Nodes:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def keys(self) -> list[tuple[int, int, int]]:
+    def places(self) -> list[tuple[int, int, int]]:
         """Layer, position and index of every node."""
         columns = (self.layers, self.positions, self.indices)
         return list(zip(*(column.tolist() for column in columns), strict=True))
@@ -145,9 +145,7 @@ def contributions(basis: Basis, nodes: Nodes, length: int) -> dict[tuple[int, in
     return found
 
 
-def masked_taps(
-    case: Case, basis: Basis, masks: list[Float[Tensor, "B S F"]], *, scale: Tensor | None = None
-) -> Taps:
+def masked_taps(case: Case, basis: Basis, masks: list[Float[Tensor, "B S F"]]) -> Taps:
     """Taps that write every MLP's output from the masked features alone, without error.
 
     Features answer to the changed inputs they find. Anchored positions keep their own MLP.
@@ -156,7 +154,6 @@ def masked_taps(
         case: the prompt.
         basis: the features.
         masks: by layer, what every activation is multiplied with.
-        scale: kept for every layer alike, [B, 1, 1].
     """
     keep_S1 = case.anchored()[:, None]
     activations: list[Tensor] = []
@@ -164,8 +161,7 @@ def masked_taps(
     def read(value: Tensor, _call: TapCall, layer: int) -> None:
         if layer == 0:
             activations.clear()
-        a = basis.encoders[layer](value) * masks[layer]
-        activations.append(a if scale is None else a * scale)
+        activations.append(basis.encoders[layer](value) * masks[layer])
 
     def write(value: Tensor, _call: TapCall, layer: int) -> Tensor:
         return torch.where(keep_S1, value, basis.output(layer, activations).expand_as(value))

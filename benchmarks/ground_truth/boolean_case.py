@@ -1,4 +1,4 @@
-"""The compiled model as a case: dictionaries of it, and its true wires beside what methods found."""
+"""The compiled model as a case: its dictionaries, and true wires beside what methods found."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from pellucid.graphs.tables import FEATURE, LOGIT, TOKEN
 TRAINING_PROMPTS, TRAINING_SEED = 4096, 1
 SETTINGS = {
     name: FitSettings(
-        features=64, cross_layer=cross_layer, sparsity=0.03, steps=1500, batch=512, rate=3e-3
+        features=48, cross_layer=cross_layer, sparsity=0.1, steps=1000, batch=512, rate=3e-3
     )
     for name, cross_layer in (("PLT", False), ("CLT", True))
 }
@@ -58,15 +58,16 @@ def draw_cases(compiled: CompiledModel, count: int, *, seed: int = 0) -> list[Bo
 def _case(compiled: CompiledModel, prompt: Prompt) -> BooleanCase:
     truth = compiled.circuit.truth(prompt)
     case = Case(
-        model=compiled.model, ids=compiled.ids(prompt), answer=compiled.answer_token(truth.answer)
+        model=compiled.model,
+        ids=compiled.ids([prompt])[0],
+        answer=compiled.answer_token(truth.answer),
     )
     return BooleanCase(prompt=prompt, truth=truth, case=case)
 
 
 def training_ids(compiled: CompiledModel, *, seed: int) -> Int[Tensor, "N S"]:
     """Prompts to train dictionaries on."""
-    prompts = compiled.circuit.draw(TRAINING_PROMPTS, seed=seed)
-    return torch.stack([compiled.ids(prompt) for prompt in prompts])
+    return compiled.ids(compiled.circuit.draw(TRAINING_PROMPTS, seed=seed))
 
 
 def mlp_rows(
@@ -133,7 +134,7 @@ def graph_edges(graph: AttributionGraph, nodes: Nodes, length: int) -> EdgeScore
     table, edges = graph.nodes, graph.edges
     row = np.full(len(table), -1)
     columns = np.stack([table.layer, table.position, table.index], axis=1)
-    number = {key: n for n, key in enumerate(nodes.keys())}
+    number = {key: n for n, key in enumerate(nodes.places())}
     for node in np.flatnonzero(table.is_kind(FEATURE)):
         row[node] = number[tuple(columns[node].tolist())]
     row[table.is_kind(LOGIT)] = len(nodes)
@@ -216,7 +217,7 @@ def _members(
 ) -> dict[Node, list[int]]:
     """Minterm -> the nodes at the last position that stand for it."""
     members: dict[Node, list[int]] = {}
-    for number, (layer, where, index) in enumerate(nodes.keys()):
+    for number, (layer, where, index) in enumerate(nodes.places()):
         if where == position:
             hop, minterm = stands_for[layer][index].tolist()
             members.setdefault(("minterm", hop, minterm), []).append(number)
@@ -225,4 +226,3 @@ def _members(
 
 def _depth(node: Node) -> int:
     return {"token": -1, "minterm": node[1], "answer": 1 << 30}[node[0]]
-

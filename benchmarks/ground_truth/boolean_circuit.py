@@ -2,9 +2,9 @@
 
 A chain combines two bits in its first hop, and its last value with one more bit in each later hop.
 Every gate is written as its four minterms, as in a truth table, so that exactly one minterm of a
-running gate is on, and it is on because of exactly the earlier minterm and the tokens that it reads.
-The true graph of a prompt is therefore a set of wires without any judgement call. Each prompt runs
-several chains and asks for the end of one: wires of the others are real and do not matter.
+running gate is on, because of exactly the earlier minterm and the tokens that it reads. The true
+graph of a prompt is therefore a set of wires without any judgement call. Each prompt runs several
+chains and asks for the end of one: wires of the others are real and do not matter.
 """
 
 from dataclasses import dataclass

@@ -7,9 +7,9 @@ The definition is MIB's (Mueller et al. 2025) on nodes instead of edges:
 
 over budgets k. A circuit's run has its k features, answering to the inputs they find, and in place
 of everything else that MLPs write nothing: other features are zero, and so are the errors. Zero is
-what a graph calls a feature that is not there; errors are left out because they explain nothing, and
-because with them every basis but the neurons would get what it failed to learn for free. So f of
-all nodes is not 1 unless the basis is complete. Budgets are powers of two, the same for every
+what a graph calls a feature that is not there; errors are left out because they explain nothing,
+and because with them every basis but the neurons would get what it failed to learn for free. So f
+of all nodes is not 1 unless the basis is complete. Budgets are powers of two, the same for every
 method and basis, and areas are over log2 k and divided by its range.
 """
 

@@ -9,6 +9,7 @@ that centring changes nothing. Directions overlap a little (superposition), so t
 not there have small weights too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,21 +42,22 @@ class CompiledModel:
     circuit: Circuit
     rails: tuple[Float[Tensor, "chains 2 d"], ...]
 
-    def ids(self, prompt: Prompt) -> Int[Tensor, " S"]:
+    def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's tokens."""
         bits = [ONE if bit else ZERO for bit in prompt.bits]
         others = [FIRST_OTHER + chain for chain in prompt.others]
-        query = FIRST_OTHER + len(self.circuit.chains) + prompt.query
-        return torch.tensor([OPEN, *bits, *others, query])
+        return [OPEN, *bits, *others, FIRST_OTHER + len(self.circuit.chains) + prompt.query]
+
+    def ids(self, prompts: Sequence[Prompt]) -> Int[Tensor, "n S"]:
+        """The tokens of several prompts."""
+        return torch.tensor([self.tokens(prompt) for prompt in prompts])
 
     def answer_token(self, value: bool) -> int:
         """The token that says true or false."""
         return FIRST_OTHER + 2 * len(self.circuit.chains) + int(value)
 
 
-def compile_circuit(
-    circuit: Circuit, *, overlap: float = 0.005, seed: int = 0
-) -> CompiledModel:
+def compile_circuit(circuit: Circuit, *, overlap: float = 0.005, seed: int = 0) -> CompiledModel:
     """The model of a circuit.
 
     Args:

@@ -1,21 +1,18 @@
 """Direct effects between features by autograd on the real modules: slow, plain, and for any basis.
 
-Every MLP's output is cut off from its input and made a leaf. What is left between leaves and targets
-is residual stream, attention and norms. `frozen` holds attention patterns and norm scales, as an
-attribution graph does; otherwise their derivatives are taken too, as attribution patching does.
+Every MLP's output is cut off from its input and made a leaf. What is left between leaves and
+targets is residual stream, attention and norms. `frozen` holds attention patterns and norm scales,
+as an attribution graph does; otherwise their derivatives are taken too, as attribution patching does.
 """
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.ground_truth.basis import Basis, Case, Nodes, Taps, contributions, mlp_values
+from benchmarks.ground_truth.basis import Basis, Case, Nodes, contributions, mlp_values
 from pellucid.core.types import Site
-from pellucid.graphs.graph import AttributionGraph
-from pellucid.graphs.tables import ERROR, FEATURE, LOGIT, TOKEN, Edges, NodeTable
 from pellucid.models.taps import TapCall
-from pellucid.replacement.freeze import attention_taps, freeze, norm_taps
+from pellucid.replacement.freeze import Taps, attention_taps, freeze, norm_taps
 
 
 def leaf_gradients(
@@ -103,44 +100,3 @@ def errors_of(case: Case, basis: Basis, nodes: Nodes) -> list[Float[Tensor, "S d
         error = output - written - basis.constants[layer]
         errors.append(error.masked_fill(anchored, 0.0))
     return errors
-
-
-def direct_graph(case: Case, basis: Basis, nodes: Nodes) -> AttributionGraph:
-    """The attribution graph of a basis that `pellucid.trace` does not take, without bias nodes."""
-    from_nodes, from_tokens, from_errors = direct_effects(case, basis, nodes, frozen=True)
-    n, length = len(nodes), len(case.ids)
-    free = (~case.anchored()).nonzero().squeeze(1)
-    error_layers = torch.arange(basis.n_layers).repeat_interleave(len(free))
-    error_positions = free.repeat(basis.n_layers)
-    weights = torch.cat(
-        [from_nodes, from_errors[:, error_layers, error_positions], from_tokens], dim=1
-    ).numpy()
-    counts = {FEATURE: n, ERROR: len(error_layers), TOKEN: length, LOGIT: 1}
-    n_sources = weights.shape[1]
-    target_rows = np.concatenate([np.arange(n), [n_sources]])
-    rows, columns = np.nonzero(weights)
-
-    def column(feature: Tensor, error: Tensor | int, token: Tensor | int, logit: int) -> np.ndarray:
-        parts = zip((feature, error, token, logit), counts.values(), strict=True)
-        return np.concatenate([np.broadcast_to(np.asarray(part), size) for part, size in parts])
-
-    logits = case.model.logits(case.ids[None])
-    zero = torch.zeros(())
-    return AttributionGraph(
-        nodes=NodeTable(
-            kind=np.repeat(list(counts), list(counts.values())),
-            layer=column(nodes.layers, error_layers, -1, basis.n_layers),
-            position=column(nodes.positions, error_positions, torch.arange(length), length - 1),
-            index=column(nodes.indices, -1, case.ids, case.answer),
-            activation=column(nodes.activations, zero, zero, float(case.metric(logits))),
-            probability=column(zero, zero, zero, float(logits[0, -1].softmax(-1)[case.answer])),
-            label=[""] * (n_sources + 1),
-        ),
-        edges=Edges.from_unsorted(
-            target=target_rows[rows], source=columns, weight=weights[rows, columns]
-        ),
-        tokens=case.model.token_texts(case.ids.tolist()),
-        prompt="",
-        n_layers=basis.n_layers,
-        target_values=np.full(n_sources + 1, np.nan, dtype=np.float32),
-    )

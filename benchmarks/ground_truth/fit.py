@@ -19,9 +19,10 @@ from torch import Tensor
 from benchmarks.ground_truth.basis import Basis, Encoder
 from pellucid.core.types import Site
 from pellucid.dictionaries.activations import ReLU, TopK
+from pellucid.dictionaries.base import Dictionary
+from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.dictionaries.transcoder import Transcoder
-
 
 SMALLEST_SQUARE = 1e-10
 
@@ -75,33 +76,31 @@ class Fitted:
         return encode
 
     def basis(self, name: str) -> Basis:
-        """As a basis; as a `DictionarySet` too if no feature writes to a later layer."""
-        is_cross_layer = any(source != target for source, target in self.w_dec)
+        """As a basis, and as dictionaries that `pellucid.trace` takes."""
+        layers = range(len(self.b_dec))
         return Basis(
             name=name,
-            encoders=tuple(self.encoder(layer) for layer in range(len(self.b_dec))),
+            encoders=tuple(self.encoder(layer) for layer in layers),
             rows=self.w_enc,
             biases=self.b_enc,
             decoders=self.w_dec,
             constants=self.b_dec,
-            dictionaries=None if is_cross_layer else self._transcoders(name),
+            dictionaries=DictionarySet(name, {n: self._dictionary(n) for n in layers}),
         )
 
-    def _transcoders(self, name: str) -> DictionarySet:
-        return DictionarySet(
-            name,
-            {
-                layer: Transcoder(
-                    W_enc=self.w_enc[layer],
-                    b_enc=self.b_enc[layer],
-                    W_dec=self.w_dec[layer, layer],
-                    b_dec=self.b_dec[layer],
-                    activation=ReLU() if self.k is None else TopK(self.k),
-                    read_site=Site("mlp_in", layer),
-                    write_site=Site("mlp_out", layer),
-                )
-                for layer in range(len(self.b_dec))
-            },
+    def _dictionary(self, layer: int) -> Dictionary:
+        targets = [target for source, target in sorted(self.w_dec) if source == layer]
+        is_cross_layer = any(source != target for source, target in self.w_dec)
+        w_dec = torch.stack([self.w_dec[layer, target] for target in targets], dim=1)
+        kind = CrossLayerTranscoder if is_cross_layer else Transcoder
+        return kind(
+            W_enc=self.w_enc[layer],
+            b_enc=self.b_enc[layer],
+            W_dec=w_dec if is_cross_layer else w_dec[:, 0],
+            b_dec=self.b_dec[layer],
+            activation=ReLU() if self.k is None else TopK(self.k),
+            read_site=Site("mlp_in", layer),
+            write_site=Site("mlp_out", layer),
         )
 
 

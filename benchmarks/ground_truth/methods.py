@@ -21,31 +21,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.ground_truth.basis import Basis, Case, Nodes, Taps, contributions
-from benchmarks.ground_truth.direct import direct_graph
-from pellucid.attribution.causal import predicted_effects
+from benchmarks.ground_truth.basis import Basis, Case, Nodes, contributions
+from pellucid.attribution.explain import Logit
 from pellucid.attribution.trace import trace
 from pellucid.core.types import Site
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.scores import influence
 from pellucid.graphs.tables import FEATURE, LOGIT
 from pellucid.models.taps import TapCall
+from pellucid.replacement.freeze import Taps
 
 IG_STEPS = 8
+MOST_ROWS = 1024
+"""Features that a graph keeps: only a gated model's neurons are more."""
 ROWS_AT_ONCE = 256
 Method = Callable[[Case, Basis, Nodes], Float[Tensor, " n"]]
 
 
-def attribution_graph(case: Case, basis: Basis, nodes: Nodes) -> AttributionGraph:
-    """The graph of the right answer: by `pellucid.trace` where it takes the basis."""
-    if basis.dictionaries is None:
-        return direct_graph(case, basis, nodes)
+def attribution_graph(case: Case, basis: Basis) -> AttributionGraph:
+    """The graph of the right answer's logit."""
     return trace(
         case.model,
         case.ids.tolist(),
         basis.dictionaries,
-        max_features=1 << 30,
-        max_logits=1,
+        targets=[Logit(case.answer)],
+        max_features=MOST_ROWS,
         causal=False,
     )
 
@@ -56,22 +56,34 @@ def graph_influence(graph: AttributionGraph, nodes: Nodes) -> Float[Tensor, " n"
 
 
 def graph_path_sum(graph: AttributionGraph, nodes: Nodes) -> Float[Tensor, " n"]:
-    """Size of the signed sum of all paths from every node to the answer."""
-    features = np.flatnonzero(graph.nodes.is_kind(FEATURE))
-    logit = np.flatnonzero(graph.nodes.is_kind(LOGIT))[:1]
-    _, total = predicted_effects(graph, logit, features)
-    values = np.zeros(len(graph.nodes))
-    values[features] = np.abs(total[0])
-    return on_nodes(graph, values, nodes)
+    """Size of the signed sum over all paths from every node to the answer.
+
+    A feature that is changed by some share of itself changes by that share what it writes, so a
+    path's effect is the product of its edges, each over the activation of the feature it enters.
+    """
+    edges, features = graph.edges, graph.nodes.is_kind(FEATURE)
+    starts = np.searchsorted(edges.target, np.arange(len(graph.nodes) + 1))
+    flow = np.where(graph.nodes.is_kind(LOGIT), 1.0, 0.0)
+    order = np.argsort(-graph.nodes.rank(), kind="stable")
+    for node in order[(features | graph.nodes.is_kind(LOGIT))[order]]:
+        value = graph.nodes.activation[node] if features[node] else 1.0
+        own = slice(starts[node], starts[node + 1])
+        flow[edges.source[own]] += edges.weight[own] * (flow[node] / value)
+    return on_nodes(graph, np.abs(flow), nodes)
 
 
 def on_nodes(graph: AttributionGraph, values: np.ndarray, nodes: Nodes) -> Float[Tensor, " n"]:
-    """Values of a graph's nodes, for the same features in the order of `nodes`."""
+    """Values of a graph's nodes, for the same features in the order of `nodes`.
+
+    Features that a capped graph left out get 0.
+    """
     table = graph.nodes
     features = np.flatnonzero(table.is_kind(FEATURE))
     columns = (table.layer[features], table.position[features], table.index[features])
     found = dict(zip(zip(*(c.tolist() for c in columns), strict=True), features, strict=True))
-    return torch.tensor([float(values[found[key]]) for key in nodes.keys()])
+    return torch.tensor(
+        [float(values[found[key]]) if key in found else 0.0 for key in nodes.places()]
+    )
 
 
 def attribution_patching(case: Case, basis: Basis, nodes: Nodes) -> Float[Tensor, " n"]:
@@ -79,9 +91,7 @@ def attribution_patching(case: Case, basis: Basis, nodes: Nodes) -> Float[Tensor
     return (activation_gradients(case, basis, nodes, scales=[1.0]) * nodes.activations).abs()
 
 
-def eap_ig(
-    case: Case, basis: Basis, nodes: Nodes, *, steps: int = IG_STEPS
-) -> Float[Tensor, " n"]:
+def eap_ig(case: Case, basis: Basis, nodes: Nodes, *, steps: int = IG_STEPS) -> Float[Tensor, " n"]:
     """Effect of removing each node, its gradient averaged over a path."""
     scales = [(step + 0.5) / steps for step in range(steps)]
     return (activation_gradients(case, basis, nodes, scales=scales) * nodes.activations).abs()
@@ -128,8 +138,10 @@ def replaced_effects(
     clean = case.metric(case.model.logits(case.ids[None]))
     effects = []
     for rows in torch.arange(len(nodes)).split(ROWS_AT_ONCE):
-        offsets = {n: torch.zeros(len(rows), len(case.ids), case.model.d_model) for n in
-                   range(basis.n_layers)}
+        offsets = {
+            n: torch.zeros(len(rows), len(case.ids), case.model.d_model)
+            for n in range(basis.n_layers)
+        }
         for (source, target), decoder in basis.decoders.items():
             own = (nodes.layers[rows] == source).nonzero().squeeze(1)
             node = rows[own]

@@ -2,9 +2,9 @@
 
 240 cities in 24 states, six relations of a state, every answer a word of its own. One-hop facts are
 all shown; a quarter of the (city, relation) pairs and 15% of the cities never occur in a two-hop
-question, so the model can only answer them by composing. What is known of its circuit: the state, of
-which no token of a two-hop prompt speaks, must be carried at the last position after the first
-blocks. `bridge_swap` checks that it is.
+question, so the model can only answer them by composing. What is known of its circuit: the state,
+of which no token of a two-hop prompt speaks, is written at the last position by the first MLP.
+`bridge_swap` checks that it is.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,6 @@ FIRST_STATE = FIRST_RELATION + RELATIONS
 FIRST_CITY = FIRST_STATE + STATES
 FIRST_ANSWER = FIRST_CITY + CITIES
 VOCABULARY = FIRST_ANSWER + STATES * RELATIONS
-BRIDGE_BLOCK = 1
-"""After this block of the four the state is swapped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,17 +187,40 @@ def accuracy(model: LanguageModel) -> dict[str, float]:
 
 
 @torch.no_grad()
-def bridge_swap(model: LanguageModel, *, seed: int = 0) -> float:
-    """Share of two-hop answers that become those of another city's state when it is patched in.
+def bridge_swap(model: LanguageModel, *, seed: int = 0) -> dict[str, float]:
+    """What becomes of two-hop answers when the first MLP's output at the city is another city's.
 
-    The donor is the residual stream of `stateof other` at its last position after block
-    `BRIDGE_BLOCK`: it knows no relation, so what it brings can only be the state.
+    The donor asks another relation of the other city, and the city's own embedding stays as it is.
+    So where the answer follows the other city's state, the first MLP at the last position wrote the
+    state, and later blocks read it from there.
+
+    Returns:
+        swap_other_state: share that becomes the asked relation of the donor's state.
+        swap_same_state: share that changes at all when the donor is of the same state (control).
     """
     city, relation = every_pair()
     generator = torch.Generator().manual_seed(seed)
-    other = (city + torch.randint(1, STATES, city.shape, generator=generator)) % CITIES
-    site = Site("resid_post", BRIDGE_BLOCK)
-    donor: Float[Tensor, "n d"] = model.activations(one_hop_ids(other), [site])[site][:, -1]
+
+    def draw(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, city.shape, generator=generator)
+
+    asked = (relation + draw(1, RELATIONS)) % RELATIONS
+    other = (city + draw(1, STATES)) % CITIES
+    same = (city + STATES * draw(1, CITIES // STATES)) % CITIES
+    right = answer_of(state_of(city), relation)
+    moved = _with_first_mlp(model, two_hop_ids(city, relation), two_hop_ids(other, asked))
+    kept = _with_first_mlp(model, two_hop_ids(city, relation), two_hop_ids(same, asked))
+    hit = moved == answer_of(state_of(other), relation)
+    return {
+        "swap_other_state": float(hit.float().mean()),
+        "swap_same_state": float((kept != right).float().mean()),
+    }
+
+
+def _with_first_mlp(model: LanguageModel, ids: Tensor, donors: Tensor) -> Int[Tensor, " n"]:
+    """Answers when the first MLP's output at the last position is that of the donors."""
+    site = Site("mlp_out", 0)
+    donor: Float[Tensor, "n d"] = model.activations(donors, [site])[site][:, -1]
 
     def patch(value: Tensor, _call: TapCall) -> Tensor:
         changed = value.clone()
@@ -207,7 +228,4 @@ def bridge_swap(model: LanguageModel, *, seed: int = 0) -> float:
         return changed
 
     with model.tapped([(site, patch)]):
-        predicted = model.logits(two_hop_ids(city, relation))[:, -1].argmax(-1)
-    differs = state_of(other) != state_of(city)
-    hit = predicted == answer_of(state_of(other), relation)
-    return float(hit[differs].float().mean())
+        return model.logits(ids)[:, -1].argmax(-1)

@@ -13,6 +13,7 @@ repository's root, with pellucid importable:
 
 import argparse
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def main() -> None:
     for name, run in runs.items():
         cases[name], cost = measure(run)
         seconds[name] = cost.cpu_s
+        print(f"{name}: {cost.cpu_s:.0f} s", file=sys.stderr, flush=True)
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),

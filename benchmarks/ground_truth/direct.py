@@ -2,7 +2,8 @@
 
 Every MLP's output is cut off from its input and made a leaf. What is left between leaves and
 targets is residual stream, attention and norms. `frozen` holds attention patterns and norm scales,
-as an attribution graph does; otherwise their derivatives are taken too, as attribution patching does.
+as an attribution graph does; otherwise their derivatives are taken too, as attribution patching
+does.
 """
 
 import torch

@@ -6,7 +6,9 @@ All layers at once with dense Adam; the loss of N tokens is
 
 with |W_dec| the norm of all that a feature writes (Ameisen et al. 2025; L1 in place of tanh), or
 without the second term when k features are kept by TopK. A transcoder's features write to their own
-layer, a cross-layer transcoder's to that and every later one. Nothing else differs.
+layer, a cross-layer transcoder's to that and every later one. Nothing else differs. After L1
+training the encoders stay and the decoders are fitted once more without it, because L1 shrinks
+activations, and a hop that reads shrunk values writes nothing.
 Suffixes: N tokens, L layers, F features, M layers written to, d width.
 """
 
@@ -25,6 +27,7 @@ from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.dictionaries.transcoder import Transcoder
 
 SMALLEST_SQUARE = 1e-10
+REFIT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +133,14 @@ def fit(
     for step in range(settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * min(1.0, 2 * (1 - step / settings.steps))
+        refitting = settings.sparsity > 0 and step >= (1 - REFIT_SHARE) * settings.steps
+        if refitting:
+            model.w_enc.requires_grad_(False)
+            model.b_enc.requires_grad_(False)
         rows = slice(None)
         if settings.batch is not None:
             rows = torch.randint(len(x), (settings.batch,), generator=generator)
-        pressure = settings.sparsity * min(1.0, 2 * step / settings.steps)
+        pressure = 0.0 if refitting else settings.sparsity * min(1.0, 2 * step / settings.steps)
         loss = model.loss(x[rows], y[rows], pressure)
         optimiser.zero_grad()
         loss.backward()

@@ -84,8 +84,8 @@ def _response(compiled: CompiledModel, cases: list[BooleanCase], basis: Basis) -
     real = [flip_effects(compiled, each, None) for each in cases]
     replaced = [flip_effects(compiled, each, basis) for each in cases]
 
-    def slope(rows: np.ndarray) -> float:
+    def agreement(rows: np.ndarray) -> float:
         return response([real[row] for row in rows], [replaced[row] for row in rows])
 
-    low, high = interval(len(cases), slope)
-    return {"value": slope(np.arange(len(cases))), "low": low, "high": high}
+    low, high = interval(len(cases), agreement)
+    return {"value": agreement(np.arange(len(cases))), "low": low, "high": high}

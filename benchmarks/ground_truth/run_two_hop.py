@@ -25,8 +25,8 @@ SETTINGS = {
     for name, cross_layer in (("PLT", False), ("CLT", True))
 }
 DONORS = 4
-LEAST_EFFECT = 0.05
-"""A node is of the truth if swapping it alone costs this share of the answer's logit."""
+LEAST_EFFECT = 0.2
+"""A node is true if its exchange costs this share of what the costliest node's exchange costs."""
 
 
 def run(prompts: int, cache: Path | None) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _carriers(case: Case, question: tuple[int, int], basis: Basis, nodes: Nodes)
     """Nodes that carry what tells this city's state from others, by exact interchange.
 
     Each node alone takes the activation that it has in the same question about a city of another
-    state; a node is true if that costs the answer enough, in the mean over donors.
+    state; a node is true if that costs the answer's logit enough, in the mean over donors.
     """
     city, relation = question
     others = (city + 1 + torch.arange(DONORS) * (two_hop.STATES // DONORS)) % two_hop.CITIES
@@ -115,6 +115,5 @@ def _carriers(case: Case, question: tuple[int, int], basis: Basis, nodes: Nodes)
             own = nodes.layers == layer
             values[own] = basis.encoders[layer](x)[nodes.positions[own], nodes.indices[own]]
         effects.append(replaced_effects(case, basis, nodes, values))
-    with torch.no_grad():
-        metric = float(case.metric(case.model.logits(case.ids[None])))
-    return (-torch.stack(effects).mean(0) > LEAST_EFFECT * metric).numpy()
+    costs = -torch.stack(effects).mean(0)
+    return (costs > LEAST_EFFECT * costs.max()).numpy()

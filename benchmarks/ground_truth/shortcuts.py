@@ -89,7 +89,11 @@ def flip_effects(
 
 
 def response(real: list[dict[Node, float]], replaced: list[dict[Node, float]]) -> float:
-    """Slope of the replacement's effects on the model's: 1 where it answers as the model does."""
+    """1 - sum (replaced - real)^2 / sum real^2 over all flips.
+
+    1 where the replacement answers as the model does, 0 where it is as wrong as one that does not
+    answer at all.
+    """
     x = np.concatenate([list(each.values()) for each in real])
     y = np.concatenate([list(each.values()) for each in replaced])
-    return float(x @ y / (x @ x))
+    return 1 - float(((y - x) ** 2).sum() / (x**2).sum())

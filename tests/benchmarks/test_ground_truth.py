@@ -1,7 +1,9 @@
 """The pieces of the ground-truth benchmark, against brute force and hand-made cases."""
 
+import json
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,9 +43,12 @@ from benchmarks.ground_truth.shortcuts import (
     response,
 )
 from benchmarks.ground_truth.statistics import mean_interval, roc_auc
+from benchmarks.ground_truth.tables import tables
 from pellucid.graphs.tables import FEATURE, LOGIT
 from pellucid.models.load import load_model
 from support.tiny_models import tiny_model
+
+ROOT = Path(__file__).parents[2]
 
 
 @cache
@@ -266,6 +271,12 @@ def test_values_are_put_on_the_right_nodes() -> None:
     graph, nodes = attribution_graph(case, true_basis()), active_nodes(case, true_basis())
     own = on_nodes(graph, graph.nodes.activation.astype(float), nodes)
     torch.testing.assert_close(own, nodes.activations, atol=1e-5, rtol=1e-5)
+
+
+def test_the_page_shows_the_tables_of_the_kept_results() -> None:
+    results = json.loads((ROOT / "benchmarks/results/faithfulness.json").read_text())
+    page = (ROOT / "docs/faithfulness.md").read_text()
+    assert tables(results["cases"]) in page
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))

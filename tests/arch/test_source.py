@@ -82,4 +82,5 @@ def _classes() -> Iterator[ast.ClassDef]:
 
 def _is_closed(node: ast.ClassDef) -> bool:
     marks = {ast.unparse(mark).split("(")[0] for mark in node.decorator_list}
-    return bool(marks & {"final", "dataclass"})
+    abstract = "ABC" in {ast.unparse(base) for base in node.bases}
+    return bool(marks & {"final", "dataclass"}) and not abstract

@@ -103,9 +103,8 @@ def trace_prompts(
     folder = Path(folder)
     starts = range(PART * share.rank, len(prompts), PART * share.world)
     mine = [prompts[start : start + PART] for start in starts]
-    for part in mine:
-        for each in part:
-            _encodable(model, each)
+    for each in prompts:  # of every process, so that all of them stop at a bad one
+        _encodable(model, each)
     _claim(folder, model, prompts, dictionaries, settings)
     total = sum(len(part) for part in mine)
     counts = {"traced": 0, "found": 0}

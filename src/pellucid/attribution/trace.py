@@ -203,7 +203,9 @@ def trace(
         prompt: text, or token ids.
         dictionaries: as for `Trace`.
         targets: what to explain instead of the likeliest next tokens.
-        missing, precision, max_memory: as for `Trace`.
+        missing: as for `Trace`.
+        precision: as for `Trace`.
+        max_memory: as for `Trace`.
         max_features: the most features to keep, chosen by influence.
         max_logits: the most next tokens to explain.
         probability_mass: explain the likeliest tokens that together hold this probability.

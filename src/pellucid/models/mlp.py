@@ -91,7 +91,7 @@ def read_mlp(root: nn.Module, layout: MlpLayout, path: str) -> MlpWeights:
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x @ weight if bias is None else torch.addmm(bias, x, weight)
+    return x @ weight if bias is None else x @ weight + bias
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.core.errors import ModelError
 from pellucid.core.types import Site
 from pellucid.models.linear import AttentionWeights, BlockLinear, NormWeights
 from pellucid.models.model import LanguageModel
@@ -66,75 +67,101 @@ class FrozenRun:
         return logits.softmax(dim=-1)
 
 
+class _Recorder:
+    """Taps that keep what they see, by name, for one sequence."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+    def value(self, name: str) -> TapFunction:
+        def record(value: Tensor, _call: TapCall) -> None:
+            self.kept[name] = value[0].clone()
+
+        return record
+
+    def pattern(self, name: str) -> TapFunction:
+        def record(_value: Tensor, call: TapCall) -> None:
+            self.kept[name] = call.outputs[1][0].clone()
+
+        return record
+
+    def scale(self, name: str, norm: NormWeights) -> TapFunction:
+        def record(_value: Tensor, call: TapCall) -> None:
+            self.kept[name] = norm.scale(call.input)[0].clone()
+
+        return record
+
+
 @torch.no_grad()
 def freeze(model: LanguageModel, ids: Int[Tensor, " S"]) -> FrozenRun:
-    """Run the prompt once and record what the frozen model needs."""
-    kept: dict[str, Tensor] = {}
+    """Run the prompt once and record what the frozen model needs.
 
-    def keep(name: str) -> TapFunction:
-        def record(value: Tensor, _call: TapCall) -> None:
-            kept[name] = value[0].clone()
-
-        return record
-
-    def keep_pattern(name: str) -> TapFunction:
-        def record(_value: Tensor, call: TapCall) -> None:
-            kept[name] = call.outputs[1][0].clone()
-
-        return record
-
-    def keep_scale(name: str, norm: NormWeights) -> TapFunction:
-        def record(_value: Tensor, call: TapCall) -> None:
-            kept[name] = norm.scale(call.input)[0].clone()
-
-        return record
-
+    Raises:
+        ModelError: the model computes something that is not finite on this prompt.
+    """
     blocks = [model.block(layer) for layer in range(model.n_layers)]
-    final_norm = model.final_norm()
+    final_norm, sites, recorder = model.final_norm(), _residual_sites(blocks), _Recorder()
     taps: Taps = [
-        (Site("embed"), keep("embed")),
-        (model.unembedding_point(), keep("logits")),
-        (TapPoint(final_norm.path, "output"), keep_scale("final", final_norm)),
+        (Site("embed"), recorder.value("embed")),
+        (model.unembedding_point(), recorder.value("logits")),
+        (TapPoint(final_norm.path, "output"), recorder.scale("final", final_norm)),
     ]
     for layer, block in enumerate(blocks):
         taps += [
-            (model.attention_pattern_point(layer), keep_pattern(f"pattern{layer}")),
-            (Site("mlp_in", layer), keep(f"mlp_in{layer}")),
-            (Site("mlp_out", layer), keep(f"mlp_out{layer}")),
+            (model.attention_pattern_point(layer), recorder.pattern(f"pattern{layer}")),
+            (Site("mlp_in", layer), recorder.value(f"mlp_in{layer}")),
+            (Site("mlp_out", layer), recorder.value(f"mlp_out{layer}")),
         ]
         for name, norm in _norms(block):
-            taps.append((TapPoint(norm.path, "output"), keep_scale(f"{name}{layer}", norm)))
-    sites = [Site("resid_post", len(blocks) - 1)]
-    for layer, block in enumerate(blocks):
-        sites.append(Site("resid_pre", layer))
-        if not block.parallel:
-            sites.append(Site("resid_mid", layer))
-    taps += [(site, keep(str(site))) for site in sites]
+            taps.append((TapPoint(norm.path, "output"), recorder.scale(f"{name}{layer}", norm)))
+    taps += [(site, recorder.value(str(site))) for site in sites]
     with model.tapped(taps):
         model.logits(ids[None])
-    layers = tuple(
-        FrozenLayer(
-            block=block,
-            pattern=kept[f"pattern{layer}"],
-            attn_scale=kept.get(f"attn{layer}"),
-            attn_post_scale=kept.get(f"attn_post{layer}"),
-            mlp_scale=kept.get(f"mlp{layer}"),
-            mlp_post_scale=kept.get(f"mlp_post{layer}"),
-            mlp_in=kept[f"mlp_in{layer}"],
-            mlp_out=kept[f"mlp_out{layer}"],
-        )
-        for layer, block in enumerate(blocks)
-    )
+    kept = recorder.kept
+    _check_finite(model, {str(site): kept[str(site)] for site in sites})
     return FrozenRun(
         model=model,
         ids=ids,
         embed=kept["embed"],
-        layers=layers,
+        layers=tuple(_frozen_layer(kept, layer, block) for layer, block in enumerate(blocks)),
         final_norm=final_norm,
         final_scale=kept["final"],
         logits=kept["logits"],
         residuals={site: kept[str(site)] for site in sites},
     )
+
+
+def _frozen_layer(kept: Mapping[str, Tensor], layer: int, block: BlockLinear) -> FrozenLayer:
+    return FrozenLayer(
+        block=block,
+        pattern=kept[f"pattern{layer}"],
+        attn_scale=kept.get(f"attn{layer}"),
+        attn_post_scale=kept.get(f"attn_post{layer}"),
+        mlp_scale=kept.get(f"mlp{layer}"),
+        mlp_post_scale=kept.get(f"mlp_post{layer}"),
+        mlp_in=kept[f"mlp_in{layer}"],
+        mlp_out=kept[f"mlp_out{layer}"],
+    )
+
+
+def _check_finite(model: LanguageModel, residuals: Mapping[str, Tensor]) -> None:
+    bad = [name for name, value in residuals.items() if not bool(value.isfinite().all())]
+    if bad:
+        first = bad[0]
+        raise ModelError(
+            f"{model.name} computes values that are not finite at {first} on this prompt; its "
+            "weights hold NaN or its dtype overflows: load it again, or in float32"
+        )
+
+
+def _residual_sites(blocks: Sequence[BlockLinear]) -> list[Site]:
+    """Every place of the residual stream, each once, from the bottom."""
+    sites = []
+    for layer, block in enumerate(blocks):
+        sites.append(Site("resid_pre", layer))
+        if not block.parallel:
+            sites.append(Site("resid_mid", layer))
+    return [*sites, Site("resid_post", len(blocks) - 1)]
 
 
 def _norms(block: BlockLinear) -> Sequence[tuple[str, NormWeights]]:

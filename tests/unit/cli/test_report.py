@@ -43,7 +43,10 @@ def test_a_report_with_paraphrases_and_other_dictionaries(
     [
         (("--compare", "neurons"), "--compare is given without --report; add --report FILE"),
         (("--paraphrases", "x.txt"), "--paraphrases is given without --report"),
-        (("--report", "r.html", "--paraphrases", "absent.txt"), "cannot read the prompts in"),
+        (
+            ("--report", "r.html", "--paraphrases", "absent.txt"),
+            "absent.txt cannot be read",
+        ),
         (("--report", "r.html", "--paraphrases", "empty.txt"), "holds no prompt; write one a line"),
         (("--report", "r.html", "--paraphrases", "bad.txt"), "paraphrase 2, 'nonsense'"),
         (("--report", "r.html", "--compare", "nowhere"), "nowhere"),

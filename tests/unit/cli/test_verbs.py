@@ -115,7 +115,7 @@ def test_trace_of_ids_in_the_other_format(
     assert traced["files"] == {"json": str(out)}
     assert traced["causal"] is None
     written = json.loads(out.read_text(encoding="utf-8"))
-    assert set(written) == {"metadata", "qParams", "nodes", "links"}
+    assert set(written) == {"metadata", "qParams", "nodes", "links", "pellucid"}
 
 
 def test_the_same_figures_with_and_without_json(pellucid: Command, workshop: Workshop) -> None:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from pellucid.core.errors import ConfigError, DictionaryError
+from pellucid.core.errors import ConfigError, DictionaryError, ModelError
 from pellucid.core.types import Site
 from pellucid.dictionaries.activations import TopK
 from pellucid.dictionaries.dictionary_set import DictionarySet
@@ -160,3 +160,10 @@ def test_dictionaries_of_another_width_or_kind_are_refused():
         dictionary.read_site = Site("resid_post", 0)
     with pytest.raises(DictionaryError, match="tracing takes transcoders"):
         ReplacementModel(model, elsewhere).local(model.encode_ids(IDS))
+
+
+def test_a_model_with_a_broken_weight_is_named():
+    model = load("llama")
+    model.module.model.layers[1].self_attn.o_proj.weight.data[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="not finite at resid_mid@1"):
+        freeze(model, model.encode_ids(IDS))

@@ -65,6 +65,7 @@ def write_case(name: str, folder: Path, peer_python: str) -> None:
     command = [peer_python, "-m", "benchmarks.peers.circuit_tracer_trace"]
     command += [f"--model={folder / 'model'}", f"--transcoders={transcoders}"]
     command += [f"--ids={','.join(map(str, PROMPT))}", "--batch-size=16", f"--out={folder}"]
+    command += ["--judge", *(["--without-first-token"] if skip else [])]
     subprocess.run(command, check=True)
     tensors = {f"model.{key}": tensor.clone() for key, tensor in module.state_dict().items()}
     for layer, dictionary in dictionaries.dictionaries.items():

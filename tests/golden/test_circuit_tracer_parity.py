@@ -19,7 +19,7 @@ from pellucid.dictionaries.transcoder import Transcoder
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.models.load import load_model
 from pellucid.models.model import LanguageModel
-from support.circuit_tracer import adjacency, compare, feature_keys
+from support.circuit_tracer import adjacency, compare, compare_judgement, feature_keys
 from support.tiny_models import tiny_model, word_tokenizer
 
 FILES = sorted((Path(__file__).parent / "circuit_tracer").glob("*.safetensors"))
@@ -80,6 +80,16 @@ def test_whole_graph_is_that_of_circuit_tracer(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_scores_influence_and_pruned_sets_are_those_of_circuit_tracer(path):
+    graph, theirs = traced(path)
+    result = compare_judgement(graph, theirs, skip=path.stem == SKIP)
+    assert result.score_difference <= TOLERANCE
+    assert result.influence_difference <= TOLERANCE
+    assert (result.differing_nodes, result.differing_edges) == (0, 0)
+    assert 0 < result.pruned_edges < len(graph.edges.weight)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_capped_graph_keeps_exact_edges(path):
     graph, theirs = traced(path, max_features=9)
     result = compare(graph, theirs, skip=path.stem == SKIP)
@@ -95,6 +105,16 @@ def test_comparison_sees_a_single_wrong_edge():
     wrong[target, source] *= 1.001
     result = compare(graph, theirs | {"adjacency": wrong})
     assert result.max_edge_difference == pytest.approx(1e-3, rel=0.05)
+
+
+def test_comparison_sees_other_scores_and_another_pruned_set():
+    graph, theirs = traced(FILES[0])
+    edge_mask = theirs["edge_mask"].copy()
+    edge_mask[tuple(np.argwhere(edge_mask)[0])] = False
+    changed = {"scores": theirs["scores"] + 1e-3, "edge_mask": edge_mask}
+    result = compare_judgement(graph, theirs | changed)
+    assert result.score_difference == pytest.approx(1e-3, rel=0.01)
+    assert (result.differing_nodes, result.differing_edges) == (0, 1)
 
 
 def test_comparison_sees_a_missing_feature():

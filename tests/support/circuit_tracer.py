@@ -45,7 +45,7 @@ def feature_keys(graph: AttributionGraph) -> Int64[np.ndarray, "F 3"]:
 
 
 def node_slots(graph: AttributionGraph) -> tuple[Int64[np.ndarray, " n"], int]:
-    """Where every node stands in circuit-tracer's order (-1: a constant), and its number of nodes."""
+    """Where every node stands in circuit-tracer's order (-1: a constant), and its node count."""
     nodes, n_positions = graph.nodes, len(graph.tokens)
     n_features, n_logits = (int(nodes.is_kind(kind).sum()) for kind in (FEATURE, LOGIT))
     token_start = n_features + graph.n_layers * n_positions

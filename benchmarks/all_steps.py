@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -57,7 +58,7 @@ def chains(grammar: Grammar, rng: Random) -> Iterator[Chain]:
         if len(steps) != STEPS + 1 or len(words) >= CONTEXT:
             continue
         positions, start = [], 0
-        for step, after in zip(steps, steps[1:], strict=False):
+        for step, after in pairwise(steps):
             start += len(step.tokens) + 1
             assert words[start : start + len(after.tokens)] == after.tokens
             positions.append(start + step.start)  # of the token before the result: `<bos>` is 0
@@ -80,7 +81,9 @@ def same_graphs(a: AttributionGraph, b: AttributionGraph) -> tuple[bool, float]:
 
     The difference is relative to the largest edge, over the edges of both.
     """
-    keys = [np.stack([g.nodes.kind, g.nodes.layer, g.nodes.position, g.nodes.index]) for g in (a, b)]
+    keys = [
+        np.stack([g.nodes.kind, g.nodes.layer, g.nodes.position, g.nodes.index]) for g in (a, b)
+    ]
     if keys[0].shape != keys[1].shape or not (keys[0] == keys[1]).all():
         return False, float("nan")
     pairs = [g.edges.target.astype(np.int64) * len(g.nodes) + g.edges.source for g in (a, b)]
@@ -93,17 +96,20 @@ def same_graphs(a: AttributionGraph, b: AttributionGraph) -> tuple[bool, float]:
 
 def run_chain(model: Any, dictionaries: Any, chain: Chain, max_features: int) -> dict[str, Any]:
     """Both ways over one chain."""
-    limits = {"max_features": max_features, "causal": False}
     anew, fresh = [], []
     for position in chain.positions:
         prefix = chain.ids[: position + 1]
-        spent, graph = seconds(lambda p=prefix: trace(model, p, dictionaries, **limits))
+        spent, graph = seconds(
+            lambda p=prefix: trace(model, p, dictionaries, max_features=max_features, causal=False)
+        )
         anew.append(spent)
         fresh.append(graph)
     start_s, shared = seconds(lambda: Trace(model, chain.ids, dictionaries))
     reused, same, worst = [], [], 0.0
     for position, graph in zip(chain.positions, fresh, strict=True):
-        spent, again = seconds(lambda p=position: shared.graph(position=p, **limits))
+        spent, again = seconds(
+            lambda p=position: shared.graph(position=p, max_features=max_features)
+        )
         reused.append(spent)
         equal, difference = same_graphs(again, graph)
         same.append(equal)

@@ -22,7 +22,7 @@ from tests.support.tiny_models import tiny_model, word_tokenizer
 BOS = 1  # of `word_tokenizer`; ordinary words start at 4
 CIRCUIT_TRACER_CONFIG = """\
 model_name: benchmark
-model_kind: transcoder_set
+model_kind: {kind}
 feature_input_hook: mlp.hook_in
 feature_output_hook: hook_mlp_out
 scan: benchmark
@@ -94,7 +94,7 @@ def _build_transcoders(folder: Path, size: BenchmarkSize, *, seed: int) -> None:
     out = save_dictionaries(
         folder / "transcoders", transcoders, model_fingerprint=model.fingerprint(), seed=seed
     )
-    (out / "config.yaml").write_text(CIRCUIT_TRACER_CONFIG)
+    (out / "config.yaml").write_text(CIRCUIT_TRACER_CONFIG.format(kind="transcoder_set"))
 
 
 def _calibration_ids(size: BenchmarkSize, *, seed: int) -> Int[Tensor, "B S"]:

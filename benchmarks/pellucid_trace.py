@@ -27,19 +27,12 @@ UNCAPPED = 1 << 30
 
 def active_features(local: LocalReplacement) -> Tensor:
     """(layer, position, index) of every active feature."""
-    return torch.cat(
-        [
-            torch.stack(
-                [
-                    torch.full_like(part.active.positions, layer),
-                    part.active.positions,
-                    part.active.features,
-                ],
-                1,
-            )
-            for layer, part in enumerate(local.layers)
-        ]
+    parts = [layer.active for layer in local.layers]
+    layers = torch.repeat_interleave(
+        torch.arange(len(parts)), torch.tensor([len(part) for part in parts])
     )
+    positions = torch.cat([part.positions for part in parts])
+    return torch.stack([layers, positions, torch.cat([part.features for part in parts])], dim=1)
 
 
 def main() -> None:

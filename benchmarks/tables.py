@@ -18,9 +18,10 @@ BLOCK = re.compile(
 Record = dict[str, Any]
 
 
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; every row as long as the headings."""
-    lines = [headings, ["---"] * len(headings), *rows]
+def markdown(headings: str, rows: Iterable[Sequence[str]]) -> str:
+    """A table; headings are separated by commas, and every row is as long as they are."""
+    names = headings.split(", ")
+    lines = [names, ["---"] * len(names), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -33,14 +34,19 @@ def parity(result: Record) -> str:
             f"{case['shared_features']} ({case['differing_features']})",
             f"{case['max_edge_difference']:.1e}",
             f"{case['influence_difference']:.1e}",
-            f"{case['replacement']:.4f}, {case['completeness']:.4f} ({case['score_difference']:.0e})",
+            f"{case['replacement']:.4f}",
+            f"{case['completeness']:.4f}",
+            f"{case['score_difference']:.1e}",
             f"{case['pruned_nodes']} ({case['differing_nodes']})",
             f"{case['pruned_edges']} ({case['differing_edges']})",
         ]
         for case in result["cases"]
     ]
-    headings = ["model", "transcoders", "features", "edges", "influence"]
-    return markdown([*headings, "replacement, completeness", "kept nodes", "kept edges"], rows)
+    return markdown(
+        "model, transcoders, features, edges, influence, replacement, completeness, scores, "
+        "kept nodes, kept edges",
+        rows,
+    )
 
 
 def trace(result: Record) -> str:
@@ -66,8 +72,8 @@ def trace(result: Record) -> str:
             ]
         )
     return markdown(
-        ["tokens", "nodes", "of", "theirs s", "at batch", "ours s", "ratio"]
-        + ["theirs MB", "ours MB", "ratio", "edges differ"],
+        "tokens, nodes, of, theirs s, at batch, ours s, ratio, theirs MB, ours MB, ratio of MB, "
+        "edges differ",
         rows,
     )
 
@@ -91,8 +97,7 @@ def floor(result: Record) -> str:
             ]
         )
     return markdown(
-        ["tokens", "nodes", "must, G", "done, G", "rate, G/s", "floor s", "taken s"]
-        + ["floor / taken", "bare products / taken"],
+        "tokens, nodes, must G, done G, rate G/s, floor s, taken s, floor / taken, bare / taken",
         rows,
     )
 
@@ -112,7 +117,7 @@ def growth(result: Record) -> str:
                 f"{fitted['low']:.2f} to {fitted['high']:.2f}",
             ]
         )
-    return markdown(["what grows", "from, to", "seconds", "power", "95% interval"], rows)
+    return markdown("what grows, range, seconds, power, 95% interval", rows)
 
 
 def long(result: Record) -> str:
@@ -122,8 +127,9 @@ def long(result: Record) -> str:
     row = [f"{run['tokens']:,}", f"{ours['active']:,}", f"{ours['features']:,}"]
     row += [f"{ours['edges']:,}", f"{ours['cpu_s']:.0f}", f"{ours['peak_mb'] / 1024:.1f}"]
     row.append(f"{ours['row_sum_max_error']:.0e}")
-    headings = ["tokens", "active features", "nodes", "edges", "seconds", "peak GiB"]
-    return markdown([*headings, "row sums off by"], [row])
+    return markdown(
+        "tokens, active features, nodes, edges, seconds, peak GiB, row sums off by", [row]
+    )
 
 
 def all_steps(result: Record) -> str:
@@ -151,8 +157,7 @@ def all_steps(result: Record) -> str:
             ]
         )
     return markdown(
-        ["task", "chains", "tokens", "anew, s a graph", "one trace, s a graph", "ratio"]
-        + ["ratio by chain", "same nodes", "edges differ"],
+        "task, chains, tokens, anew s, one trace s, ratio, of a chain, same nodes, edges differ",
         rows,
     )
 

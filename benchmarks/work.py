@@ -159,7 +159,7 @@ def necessary(graph: AttributionGraph, local: LocalReplacement, size: BenchmarkS
     d, n_layers = size.d_model, size.layers
     written = np.array(
         [
-            np.bincount(part.positions.numpy(), minlength=len(local.run.ids)) + 2
+            np.bincount(part.active.positions.numpy(), minlength=len(local.run.ids)) + 2
             for part in local.layers
         ]
     )

@@ -14,6 +14,8 @@ from torch import Tensor
 from pellucid.attribution.trace import trace
 from pellucid.core.types import Site
 from pellucid.dictionaries.activations import ReLU
+from pellucid.dictionaries.base import Dictionary
+from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.dictionaries.transcoder import Transcoder
 from pellucid.graphs.graph import AttributionGraph
@@ -23,7 +25,7 @@ from support.circuit_tracer import adjacency, compare, compare_judgement, featur
 from support.tiny_models import tiny_model, word_tokenizer
 
 FILES = sorted((Path(__file__).parent / "circuit_tracer").glob("*.safetensors"))
-SKIP = "qwen3_skip"
+CLT, SKIP = "llama_clt", "qwen3_skip"
 TOLERANCE = 1e-5  # circuit-tracer's own backends differ by about 1e-6
 
 
@@ -40,17 +42,18 @@ def read_case(path: Path) -> tuple[LanguageModel, DictionarySet, dict[str, np.nd
     module = tiny_model(metadata["family"], tokenizer=tokenizer, **settings)
     module.load_state_dict(parts["model"])
     model = load_model(module, tokenizer)
+    kind = CrossLayerTranscoder if path.stem == CLT else Transcoder
     dictionaries = {
-        layer: read_transcoder(parts["transcoder"], layer) for layer in range(model.n_layers)
+        layer: read_transcoder(kind, parts["transcoder"], layer) for layer in range(model.n_layers)
     }
     graph = {name: tensor.numpy() for name, tensor in parts["graph"].items()}
     return model, DictionarySet("golden", dictionaries), graph
 
 
-def read_transcoder(tensors: dict[str, Tensor], layer: int) -> Transcoder:
+def read_transcoder(kind: type[Dictionary], tensors: dict[str, Tensor], layer: int) -> Dictionary:
     prefix = f"{layer}."
     mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return Transcoder(
+    return kind(
         **mine,
         activation=ReLU(),
         read_site=Site("mlp_in", layer),
@@ -65,7 +68,7 @@ def traced(path: Path, **limits: int) -> tuple[AttributionGraph, dict[str, np.nd
 
 
 def test_every_case_is_there():
-    assert [path.stem for path in FILES] == ["gemma2", "gpt2", "llama", SKIP]
+    assert [path.stem for path in FILES] == ["gemma2", "gpt2", "llama", CLT, SKIP]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

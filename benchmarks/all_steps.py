@@ -119,6 +119,8 @@ def run_chain(model: Any, dictionaries: Any, chain: Chain, max_features: int) ->
         "tokens": len(chain.ids),
         "positions": chain.positions,
         "features": [int(graph.metadata["selected_features"]) for graph in fresh],
+        "rows_anew": sum(int(graph.metadata["selected_features"]) for graph in fresh),
+        "rows_shared": shared.rows.n_rows,
         "anew_s": anew,
         "start_s": start_s,
         "reused_s": reused,
@@ -148,7 +150,8 @@ def main() -> None:
         last = records[-1]
         print(
             f"{last['task']:10} {last['tokens']} tokens: anew {sum(last['anew_s']):.2f} s, reused "
-            f"{last['start_s'] + sum(last['reused_s']):.2f} s, ratio {last['ratio']:.1f}; "
+            f"{last['start_s'] + sum(last['reused_s']):.2f} s, ratio {last['ratio']:.1f}, of rows "
+            f"{last['rows_anew'] / last['rows_shared']:.1f}; "
             f"{last['same_nodes']} of {STEPS} graphs have the same nodes, edges differ by "
             f"{last['max_edge_difference']:.1e}",
             flush=True,

@@ -20,7 +20,9 @@ Record = dict[str, Any]
 
 def markdown(headings: str, rows: Iterable[Sequence[str]]) -> str:
     """A table; headings are separated by commas, and every row is as long as they are."""
-    names = headings.split(", ")
+    names, rows = headings.split(", "), list(rows)
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError(f"a row is not as long as the {len(names)} headings")
     lines = [names, ["---"] * len(names), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -152,12 +154,14 @@ def all_steps(result: Record) -> str:
                 f"{reused:.3f}",
                 f"{anew / reused:.1f}",
                 f"{ratios[0]:.1f} to {ratios[-1]:.1f}",
+                f"{sum(c['rows_anew'] for c in mine) / sum(c['rows_shared'] for c in mine):.1f}",
                 f"{sum(chain['same_nodes'] for chain in mine)} of {graphs}",
                 f"{max(chain['max_edge_difference'] for chain in mine):.0e}",
             ]
         )
     return markdown(
-        "task, chains, tokens, anew s, one trace s, ratio, of a chain, same nodes, edges differ",
+        "task, chains, tokens, anew s, one trace s, ratio, by chain, of rows, same nodes, "
+        "edges differ",
         rows,
     )
 

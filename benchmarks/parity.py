@@ -15,6 +15,7 @@ left out on both sides.
 
 import argparse
 import json
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -29,8 +30,10 @@ from safetensors.numpy import load_file
 from benchmarks.measure import hardware, versions
 from benchmarks.peers.cases import FAMILIES, KINDS, PROMPT, write_peer_case
 from benchmarks.pellucid_trace import PACKAGES, UNCAPPED
+from benchmarks.processes import PEER
 from pellucid.attribution.trace import trace
 from pellucid.core.files import write_text
+from pellucid.graphs.graph import AttributionGraph
 from tests.support.circuit_tracer import compare, compare_judgement
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
@@ -39,21 +42,39 @@ BAR = 1e-5  # of the largest edge; circuit-tracer's own backends differ by about
 Record = dict[str, Any]
 
 
-def run_case(family: str, kind: str, folder: Path, peer_python: str) -> Record:
-    """Trace one model on both sides and compare."""
-    model, dictionaries = write_peer_case(family, kind, folder)
-    skip = kind == "skip"
-    command = [peer_python, "-W", "ignore", "-m", "benchmarks.peers.circuit_tracer_trace"]
-    command += [f"--model={folder / 'model'}", f"--transcoders={folder / 'transcoders'}"]
-    command += [f"--ids={','.join(map(str, PROMPT))}", "--batch-size=64", f"--out={folder}"]
-    command += ["--judge", *(["--without-first-token"] if skip else [])]
+def run_cases(cases: list[tuple[str, str]], folder: Path, peer_python: str) -> list[Record]:
+    """Trace every (family, kind) on both sides and compare; one process serves the peer's side."""
+    # TransformerLens takes any path with a family's name in it for a published model.
+    homes = {case: folder / str(number) for number, case in enumerate(cases)}
+    written = {case: write_peer_case(*case, home) for case, home in homes.items()}
+    jobs = folder / "jobs"
+    jobs.write_text("".join(f"{job(case, home)}\n" for case, home in homes.items()))
+    command = [peer_python, "-W", "ignore", "-m", PEER, "--jobs", str(jobs)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"circuit-tracer failed on {family}, {kind}:\n{done.stderr}")
+        raise SystemExit(f"circuit-tracer failed:\n{done.stderr}")
+    records = []
+    for case, (model, dictionaries) in written.items():
+        graph = trace(model, PROMPT, dictionaries, max_features=UNCAPPED, causal=False)
+        records.append(compared(case, graph, homes[case]))
+        print(line(records[-1]), flush=True)
+    return records
+
+
+def job(case: tuple[str, str], folder: Path) -> str:
+    """The peer's command line for a case."""
+    words = [f"--model={folder / 'model'}", f"--transcoders={folder / 'transcoders'}"]
+    words += [f"--ids={','.join(map(str, PROMPT))}", "--batch-size=64", f"--out={folder}"]
+    words += ["--judge", *(["--without-first-token"] if case[1] == "skip" else [])]
+    return shlex.join(words)
+
+
+def compared(case: tuple[str, str], graph: AttributionGraph, folder: Path) -> Record:
+    """Our graph of a case beside the one in its folder."""
+    family, kind = case
     theirs = load_file(folder / "graph.safetensors")
-    graph = trace(model, PROMPT, dictionaries, max_features=UNCAPPED, causal=False)
-    edges = asdict(compare(graph, theirs, skip=skip))
-    judged = asdict(compare_judgement(graph, theirs, skip=skip))
+    edges = asdict(compare(graph, theirs, skip=kind == "skip"))
+    judged = asdict(compare_judgement(graph, theirs, skip=kind == "skip"))
     record: Record = {"family": family, "kind": kind, **edges, **judged}
     record["edges"] = len(graph.edges.weight)
     record["passes"] = passes(record)
@@ -102,12 +123,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    records = []
-    for family in options.families:
-        for kind in options.kinds:
-            with tempfile.TemporaryDirectory() as folder:
-                records.append(run_case(family, kind, Path(folder), options.peer_python))
-            print(line(records[-1]), flush=True)
+    cases = [(family, kind) for family in options.families for kind in options.kinds]
+    with tempfile.TemporaryDirectory() as folder:
+        records = run_cases(cases, Path(folder), options.peer_python)
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),

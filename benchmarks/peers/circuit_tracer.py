@@ -7,7 +7,9 @@ has Gemma 2 in its published sizes alone.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import transformer_lens.loading_from_pretrained as loading
@@ -35,19 +37,23 @@ def load_replacement_model(model: Path, transcoders: Path) -> TransformerLensRep
     """
     hf_model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     name = str(model)
-    loading.get_official_model_name = lambda name: name
-    lens_utilities.get_tokenizer_with_bos = lambda tokenizer: tokenizer
+    convert = loading.convert_hf_model_config
     if hf_model.config.model_type == "gemma2":
         name = GEMMA_2
-        _resize_gemma_2(hf_model.config)
-    return TransformerLensReplacementModel.from_pretrained_and_transcoders(
-        name,
-        _transcoders(transcoders, hf_model.config.num_hidden_layers),
-        hf_model=hf_model,
-        tokenizer=PreTrainedTokenizerFast.from_pretrained(model),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+        convert = _resized_gemma_2(convert, hf_model.config)
+    with (
+        patch.object(loading, "get_official_model_name", lambda name: name),
+        patch.object(loading, "convert_hf_model_config", convert),
+        patch.object(lens_utilities, "get_tokenizer_with_bos", lambda tokenizer: tokenizer),
+    ):
+        return TransformerLensReplacementModel.from_pretrained_and_transcoders(
+            name,
+            _transcoders(transcoders, hf_model.config.num_hidden_layers),
+            hf_model=hf_model,
+            tokenizer=PreTrainedTokenizerFast.from_pretrained(model),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
 
 
 def _transcoders(folder: Path, n_layers: int) -> TranscoderSet | CrossLayerTranscoder:
@@ -73,9 +79,10 @@ def _transcoders(folder: Path, n_layers: int) -> TranscoderSet | CrossLayerTrans
     return loaded
 
 
-def _resize_gemma_2(config: PretrainedConfig) -> None:
-    """Make TransformerLens read its Gemma 2 entry with the sizes of `config`."""
-    published = loading.convert_hf_model_config
+def _resized_gemma_2(
+    published: Callable[..., dict[str, object]], config: PretrainedConfig
+) -> Callable[..., dict[str, object]]:
+    """TransformerLens's reading of its Gemma 2 entry, with the sizes of `config`."""
 
     def resized(name: str, **kwargs: object) -> dict[str, object]:
         return published(name, **kwargs) | {
@@ -94,4 +101,4 @@ def _resize_gemma_2(config: PretrainedConfig) -> None:
             "output_logits_soft_cap": config.final_logit_softcapping,
         }
 
-    loading.convert_hf_model_config = resized
+    return resized

@@ -2,12 +2,14 @@
 
 Writes `graph.safetensors` (the graph as circuit-tracer holds it) and `measurement.json`. With
 `--limit` the kernel ends the process by SIGXCPU once the attributions have taken that many
-processor seconds.
+processor seconds. `--jobs FILE` instead runs several: their command lines, one a line.
 """
 
 import argparse
 import json
 import resource
+import shlex
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -63,7 +65,8 @@ def judgement(graph: Graph, *, without_first_token: bool) -> dict[str, torch.Ten
     }
 
 
-def main() -> None:
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or one line of a file of jobs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--transcoders", type=Path, required=True)
@@ -76,8 +79,11 @@ def main() -> None:
     parser.add_argument("--judge", action="store_true", help="write scores and pruning as well")
     parser.add_argument("--without-first-token", action="store_true", help="when judging")
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
 
+
+def run(options: argparse.Namespace) -> None:
+    """One job."""
     torch.set_num_threads(options.threads)
     model = load_replacement_model(options.model, options.transcoders)
     ids = [int(token) for token in options.ids.split(",")]
@@ -101,6 +107,15 @@ def main() -> None:
     save_file(tensors, options.out / "graph.safetensors")
     record = asdict(measurement) | {"versions": versions(PACKAGES)}
     (options.out / "measurement.json").write_text(json.dumps(record, indent=2))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--jobs"]:
+        jobs = [shlex.split(line) for line in Path(sys.argv[2]).read_text().splitlines()]
+        for job in jobs:
+            run(parse_options(job))
+    else:
+        run(parse_options())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tests.support.tiny_models import tiny_model, word_tokenizer
 BOS = 1  # of `word_tokenizer`; ordinary words start at 4
 CIRCUIT_TRACER_CONFIG = """\
 model_name: benchmark
-model_kind: transcoder_set
+model_kind: {kind}
 feature_input_hook: mlp.hook_in
 feature_output_hook: hook_mlp_out
 scan: benchmark
@@ -34,6 +34,7 @@ class BenchmarkSize:
     """Sizes of the model and of its transcoders.
 
     Attributes:
+        context: the longest prompt, in tokens.
         active: mean active features a token and layer, on random prompts.
         calibration_prompts: how many prompts of `calibration_length` tokens calibrate and fit.
     """
@@ -43,6 +44,7 @@ class BenchmarkSize:
     d_mlp: int = 2048
     heads: int = 8
     vocabulary: int = 8192
+    context: int = 512
     features: int = 8192
     active: float = 45.0
     calibration_prompts: int = 32
@@ -68,7 +70,7 @@ def build(folder: Path, size: BenchmarkSize, *, seed: int = 0) -> None:
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
         head_dim=size.d_model // size.heads,
-        max_position_embeddings=max(256, size.calibration_length),
+        max_position_embeddings=size.context,
     )
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -92,7 +94,7 @@ def _build_transcoders(folder: Path, size: BenchmarkSize, *, seed: int) -> None:
     out = save_dictionaries(
         folder / "transcoders", transcoders, model_fingerprint=model.fingerprint(), seed=seed
     )
-    (out / "config.yaml").write_text(CIRCUIT_TRACER_CONFIG)
+    (out / "config.yaml").write_text(CIRCUIT_TRACER_CONFIG.format(kind="transcoder_set"))
 
 
 def _calibration_ids(size: BenchmarkSize, *, seed: int) -> Int[Tensor, "B S"]:

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.measure import measure, versions
+from benchmarks.models import BenchmarkSize
+from benchmarks.work import necessary, work_of
 from pellucid.attribution.trace import trace
 from pellucid.dictionaries.checkpoint import load_dictionaries
 from pellucid.models.load import load_model
@@ -25,19 +27,12 @@ UNCAPPED = 1 << 30
 
 def active_features(local: LocalReplacement) -> Tensor:
     """(layer, position, index) of every active feature."""
-    return torch.cat(
-        [
-            torch.stack(
-                [
-                    torch.full_like(part.active.positions, layer),
-                    part.active.positions,
-                    part.active.features,
-                ],
-                1,
-            )
-            for layer, part in enumerate(local.layers)
-        ]
+    parts = [layer.active for layer in local.layers]
+    layers = torch.repeat_interleave(
+        torch.arange(len(parts)), torch.tensor([len(part) for part in parts])
     )
+    positions = torch.cat([part.positions for part in parts])
+    return torch.stack([layers, positions, torch.cat([part.features for part in parts])], dim=1)
 
 
 def main() -> None:
@@ -48,6 +43,7 @@ def main() -> None:
     parser.add_argument("--max-features", type=int, default=UNCAPPED)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--work", action="store_true", help="count the arithmetic, in another run")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
@@ -55,15 +51,26 @@ def main() -> None:
     model = load_model(options.model)
     dictionaries = load_dictionaries(options.transcoders)
     ids = [int(token) for token in options.ids.split(",")]
-    graph, measurement = measure(
-        lambda: trace(model, ids, dictionaries, max_features=options.max_features, causal=False),
-        repeats=options.repeats,
-    )
+
+    def run():
+        return trace(model, ids, dictionaries, max_features=options.max_features, causal=False)
+
+    graph, measurement = measure(run, repeats=options.repeats)
     options.out.mkdir(parents=True, exist_ok=True)
     graph.save(options.out / "graph.safetensors")
     local = ReplacementModel(model, dictionaries).local(torch.tensor(ids))
-    save_file({"active": active_features(local).int()}, options.out / "active.safetensors")
-    record = asdict(measurement) | {"versions": versions(PACKAGES)}
+    active = active_features(local)
+    save_file({"active": active.int()}, options.out / "active.safetensors")
+    record = asdict(measurement) | {
+        "features": int(graph.metadata["selected_features"]),
+        "active": len(active),
+        "edges": len(graph.edges.weight),
+        "row_sum_max_error": graph.row_sum_max_error,
+        "versions": versions(PACKAGES),
+    }
+    if options.work:
+        size = BenchmarkSize(layers=model.n_layers, d_model=model.d_model)
+        record["work"] = asdict(work_of(run, necessary(graph, local, size)))
     (options.out / "measurement.json").write_text(json.dumps(record, indent=2))
 
 

@@ -6,7 +6,10 @@ in its list, reloads the tokenizer by a class name that its older transformers d
 has Gemma 2 in its published sizes alone.
 """
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import transformer_lens.loading_from_pretrained as loading
@@ -15,6 +18,9 @@ import yaml
 from circuit_tracer.replacement_model.replacement_model_transformerlens import (
     TransformerLensReplacementModel,
 )
+from circuit_tracer.transcoder.activation_functions import TopK
+from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder, load_clt
+from circuit_tracer.transcoder.single_layer_transcoder import TranscoderSet
 from circuit_tracer.utils.hf_utils import load_transcoders
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 
@@ -25,34 +31,58 @@ ATTENTION = {"sliding_attention": "local", "full_attention": "global"}
 def load_replacement_model(model: Path, transcoders: Path) -> TransformerLensReplacementModel:
     """A saved model and a folder of transcoders, as circuit-tracer's replacement model.
 
-    `transcoders` holds `layer_{i}.safetensors` and circuit-tracer's `config.yaml`. The encoder is
-    loaded and the decoder read when needed, as circuit-tracer does by default.
+    `transcoders` holds circuit-tracer's `config.yaml`, and `layer_{i}.safetensors` with our
+    `manifest.json`, or a cross-layer transcoder's `W_enc_{i}` and `W_dec_{i}.safetensors`. The
+    encoder is loaded and the decoder read when needed, as circuit-tracer does by default.
     """
     hf_model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    config = yaml.safe_load((transcoders / "config.yaml").read_text())
-    count = hf_model.config.num_hidden_layers
-    config["transcoders"] = [
-        str(transcoders / f"layer_{layer}.safetensors") for layer in range(count)
-    ]
     name = str(model)
-    loading.get_official_model_name = lambda name: name
-    lens_utilities.get_tokenizer_with_bos = lambda tokenizer: tokenizer
+    convert = loading.convert_hf_model_config
     if hf_model.config.model_type == "gemma2":
         name = GEMMA_2
-        _resize_gemma_2(hf_model.config)
-    return TransformerLensReplacementModel.from_pretrained_and_transcoders(
-        name,
-        load_transcoders(config, lazy_encoder=False, lazy_decoder=True),
-        hf_model=hf_model,
-        tokenizer=PreTrainedTokenizerFast.from_pretrained(model),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+        convert = _resized_gemma_2(convert, hf_model.config)
+    with (
+        patch.object(loading, "get_official_model_name", lambda name: name),
+        patch.object(loading, "convert_hf_model_config", convert),
+        patch.object(lens_utilities, "get_tokenizer_with_bos", lambda tokenizer: tokenizer),
+    ):
+        return TransformerLensReplacementModel.from_pretrained_and_transcoders(
+            name,
+            _transcoders(transcoders, hf_model.config.num_hidden_layers),
+            hf_model=hf_model,
+            tokenizer=PreTrainedTokenizerFast.from_pretrained(model),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
 
 
-def _resize_gemma_2(config: PretrainedConfig) -> None:
-    """Make TransformerLens read its Gemma 2 entry with the sizes of `config`."""
-    published = loading.convert_hf_model_config
+def _transcoders(folder: Path, n_layers: int) -> TranscoderSet | CrossLayerTranscoder:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    if config["model_kind"] == "cross_layer_transcoder":
+        return load_clt(
+            str(folder),
+            feature_input_hook=config["feature_input_hook"],
+            feature_output_hook=config["feature_output_hook"],
+            scan=config["scan"],
+            dtype=torch.float32,
+        )
+    config["transcoders"] = [
+        str(folder / f"layer_{layer}.safetensors") for layer in range(n_layers)
+    ]
+    loaded = load_transcoders(config, lazy_encoder=False, lazy_decoder=True)
+    # Its files do not say that an activation is TopK, so set what it has for that.
+    layers = json.loads((folder / "manifest.json").read_text())["config"]["layers"]
+    for layer, transcoder in enumerate(loaded):
+        activation = layers[str(layer)]["activation"]
+        if activation["name"] == "topk":
+            transcoder.activation_function = TopK(activation["k"])
+    return loaded
+
+
+def _resized_gemma_2(
+    published: Callable[..., dict[str, object]], config: PretrainedConfig
+) -> Callable[..., dict[str, object]]:
+    """TransformerLens's reading of its Gemma 2 entry, with the sizes of `config`."""
 
     def resized(name: str, **kwargs: object) -> dict[str, object]:
         return published(name, **kwargs) | {
@@ -71,4 +101,4 @@ def _resize_gemma_2(config: PretrainedConfig) -> None:
             "output_logits_soft_cap": config.final_logit_softcapping,
         }
 
-    loading.convert_hf_model_config = resized
+    return resized

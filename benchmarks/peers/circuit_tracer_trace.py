@@ -1,16 +1,22 @@
 """One attribution by circuit-tracer, timed. Runs in circuit-tracer's environment.
 
-Writes `graph.safetensors` (the graph as circuit-tracer holds it) and `measurement.json`.
+Writes `graph.safetensors` (the graph as circuit-tracer holds it) and `measurement.json`. With
+`--limit` the kernel ends the process by SIGXCPU once the attributions have taken that many
+processor seconds. `--jobs FILE` instead runs several: their command lines, one a line.
 """
 
 import argparse
 import json
+import resource
+import shlex
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from circuit_tracer.attribution.attribute import attribute
-from circuit_tracer.graph import Graph
+from circuit_tracer.graph import Graph, compute_graph_scores, compute_node_influence, prune_graph
 from safetensors.torch import save_file
 
 from benchmarks.measure import measure, versions
@@ -36,7 +42,31 @@ def graph_tensors(graph: Graph) -> dict[str, torch.Tensor]:
     }
 
 
-def main() -> None:
+def judgement(graph: Graph, *, without_first_token: bool) -> dict[str, torch.Tensor]:
+    """circuit-tracer's scores and pruning of a graph, at its default thresholds.
+
+    Args:
+        graph: the graph.
+        without_first_token: leave the first token's effects out, which the two tracers define
+            differently when transcoders have a skip connection.
+    """
+    if without_first_token:
+        graph.adjacency_matrix = graph.adjacency_matrix.clone()
+        first = len(graph.selected_features) + graph.cfg.n_layers * len(graph.input_tokens)
+        graph.adjacency_matrix[:, first] = 0
+    weights = torch.zeros(len(graph.adjacency_matrix))
+    weights[-len(graph.logit_targets) :] = graph.logit_probabilities
+    pruned = prune_graph(graph, node_threshold=0.8, edge_threshold=0.98)
+    return {
+        "scores": torch.tensor(compute_graph_scores(graph), dtype=torch.float64),
+        "influence": compute_node_influence(graph.adjacency_matrix, weights),
+        "node_mask": pruned.node_mask,
+        "edge_mask": pruned.edge_mask,
+    }
+
+
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or one line of a file of jobs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--transcoders", type=Path, required=True)
@@ -45,12 +75,21 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--limit", type=int, help="processor seconds before it is ended")
+    parser.add_argument("--judge", action="store_true", help="write scores and pruning as well")
+    parser.add_argument("--without-first-token", action="store_true", help="when judging")
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
 
+
+def run(options: argparse.Namespace) -> None:
+    """One job."""
     torch.set_num_threads(options.threads)
     model = load_replacement_model(options.model, options.transcoders)
     ids = [int(token) for token in options.ids.split(",")]
+    if options.limit is not None:
+        stop = int(time.process_time()) + options.limit
+        resource.setrlimit(resource.RLIMIT_CPU, (stop, stop + 5))
     graph, measurement = measure(
         lambda: attribute(
             ids,
@@ -62,9 +101,21 @@ def main() -> None:
     )
     assert graph.input_tokens.tolist() == ids, "circuit-tracer changed the prompt"
     options.out.mkdir(parents=True, exist_ok=True)
-    save_file(graph_tensors(graph), options.out / "graph.safetensors")
+    tensors = graph_tensors(graph)
+    if options.judge:
+        tensors |= judgement(graph, without_first_token=options.without_first_token)
+    save_file(tensors, options.out / "graph.safetensors")
     record = asdict(measurement) | {"versions": versions(PACKAGES)}
     (options.out / "measurement.json").write_text(json.dumps(record, indent=2))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--jobs"]:
+        jobs = [shlex.split(line) for line in Path(sys.argv[2]).read_text().splitlines()]
+        for job in jobs:
+            run(parse_options(job))
+    else:
+        run(parse_options())
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.models import CIRCUIT_TRACER_CONFIG
-from pellucid.dictionaries.checkpoint import save_dictionaries
+from benchmarks.peers.cases import write_for_both
 from pellucid.models.load import load_model
-from tests.support.tiny_dictionaries import relu, tiny_transcoders
+from tests.support.tiny_dictionaries import relu, tiny_set
 from tests.support.tiny_models import tiny_model, word_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "tests" / "golden" / "circuit_tracer"
@@ -42,29 +41,32 @@ _SMALL_GEMMA = _SMALL | {
 _NO_BIAS = {"attention_bias": False, "mlp_bias": False}  # circuit-tracer drops Llama's
 _SMALL_GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 16, "n_ctx": 16}
 
-# case -> (family, settings, whether the transcoders have a skip connection)
-CASES: dict[str, tuple[str, Mapping[str, Any], bool]] = {
-    "llama": ("llama", _SMALL | _NO_BIAS, False),
-    "gemma2": ("gemma2", _SMALL_GEMMA, False),
-    "gpt2": ("gpt2", _SMALL_GPT2, False),
-    "qwen3_skip": ("qwen3", _SMALL | {"head_dim": 6}, True),
+# case -> (family, settings, kind of transcoder: see `tiny_dictionary`)
+CASES: dict[str, tuple[str, Mapping[str, Any], str]] = {
+    "llama": ("llama", _SMALL | _NO_BIAS, "plt"),
+    "llama_clt": ("llama", _SMALL | _NO_BIAS | {"num_hidden_layers": 3}, "clt"),
+    "gemma2": ("gemma2", _SMALL_GEMMA, "plt"),
+    "gpt2": ("gpt2", _SMALL_GPT2, "plt"),
+    "qwen3_skip": ("qwen3", _SMALL | {"head_dim": 6}, "skip"),
 }
 
 
 def write_case(name: str, folder: Path, peer_python: str) -> None:
     """Build a case in `folder`, have it traced, and store inputs and graph."""
-    family, settings, skip = CASES[name]
+    family, settings, kind = CASES[name]
     tokenizer = word_tokenizer(VOCABULARY)
     module = tiny_model(family, tokenizer=tokenizer, **settings)
     module.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     model = load_model(module, tokenizer)
-    dictionaries = tiny_transcoders(model, skip=skip, activation=relu(), features=12)
-    transcoders = save_dictionaries(folder / "transcoders", dictionaries.dictionaries)
-    (transcoders / "config.yaml").write_text(CIRCUIT_TRACER_CONFIG)
+    kinds: list[str | None] = [kind] * model.n_layers
+    dictionaries = tiny_set(model, kinds, relu(), features=12)
+    transcoders = folder / "transcoders"
+    write_for_both(transcoders, dictionaries)
     command = [peer_python, "-m", "benchmarks.peers.circuit_tracer_trace"]
     command += [f"--model={folder / 'model'}", f"--transcoders={transcoders}"]
     command += [f"--ids={','.join(map(str, PROMPT))}", "--batch-size=16", f"--out={folder}"]
+    command += ["--judge", *(["--without-first-token"] if kind == "skip" else [])]
     subprocess.run(command, check=True)
     tensors = {f"model.{key}": tensor.clone() for key, tensor in module.state_dict().items()}
     for layer, dictionary in dictionaries.dictionaries.items():

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from pellucid.graphs.graph import AttributionGraph
+from pellucid.graphs.prune import surviving
+from pellucid.graphs.scores import influence, scores
 from pellucid.graphs.tables import BIAS, ERROR, FEATURE, LOGIT, TOKEN
 
 
@@ -42,8 +44,8 @@ def feature_keys(graph: AttributionGraph) -> Int64[np.ndarray, "F 3"]:
     return np.stack([nodes.layer[chosen], nodes.position[chosen], nodes.index[chosen]], axis=1)
 
 
-def adjacency(graph: AttributionGraph) -> Float32[np.ndarray, "N N"]:
-    """The graph's edges in circuit-tracer's layout; edges from constants are left out."""
+def node_slots(graph: AttributionGraph) -> tuple[Int64[np.ndarray, " n"], int]:
+    """Where every node stands in circuit-tracer's order (-1: a constant), and its node count."""
     nodes, n_positions = graph.nodes, len(graph.tokens)
     n_features, n_logits = (int(nodes.is_kind(kind).sum()) for kind in (FEATURE, LOGIT))
     token_start = n_features + graph.n_layers * n_positions
@@ -54,8 +56,14 @@ def adjacency(graph: AttributionGraph) -> Float32[np.ndarray, "N N"]:
     slot[errors] = n_features + nodes.layer[errors] * n_positions + nodes.position[errors]
     slot[tokens] = token_start + nodes.position[tokens]
     slot[nodes.is_kind(LOGIT)] = logit_start + np.arange(n_logits)
-    kept = nodes.kind[graph.edges.source] != BIAS
-    matrix = np.zeros((logit_start + n_logits,) * 2, dtype=np.float32)
+    return slot, logit_start + n_logits
+
+
+def adjacency(graph: AttributionGraph) -> Float32[np.ndarray, "N N"]:
+    """The graph's edges in circuit-tracer's layout; edges from constants are left out."""
+    slot, size = node_slots(graph)
+    kept = graph.nodes.kind[graph.edges.source] != BIAS
+    matrix = np.zeros((size, size), dtype=np.float32)
     target, source = slot[graph.edges.target[kept]], slot[graph.edges.source[kept]]
     matrix[target, source] = graph.edges.weight[kept]
     return matrix
@@ -92,6 +100,70 @@ def compare(
         ),
         max_edge_difference=_relative(ours, other),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgementComparison:
+    """How far scores and pruning of a graph are from circuit-tracer's, thresholds .8 and .98.
+
+    Attributes:
+        replacement, completeness: what ours are.
+        score_difference: the larger of the two scores' differences.
+        influence_difference: over all nodes, relative to the largest influence.
+        pruned_nodes, pruned_edges: how many of each ours keeps.
+        differing_nodes, differing_edges: nodes and edges that one keeps and the other does not.
+    """
+
+    replacement: float
+    completeness: float
+    score_difference: float
+    influence_difference: float
+    pruned_nodes: int
+    pruned_edges: int
+    differing_nodes: int
+    differing_edges: int
+
+
+def compare_judgement(
+    graph: AttributionGraph, theirs: Mapping[str, np.ndarray], *, skip: bool = False
+) -> JudgementComparison:
+    """Compare scores, influence and pruned sets of two graphs of the same features.
+
+    Args:
+        graph: ours.
+        theirs: what `circuit_tracer_trace.py --judge` writes.
+        skip: the first token's effects are left out on both sides.
+    """
+    if skip:
+        graph = _without_first_token(graph)
+    slot, size = node_slots(graph)
+    real = slot >= 0
+    ours = np.zeros(size)
+    ours[slot[real]] = influence(graph)[real]
+    keep_nodes, keep_edges = surviving(graph, 0.8, 0.98)
+    node_mask = np.zeros(size, dtype=bool)
+    node_mask[slot[real]] = keep_nodes[real]
+    edge_mask = np.zeros((size, size), dtype=bool)
+    edges = graph.edges
+    edge_mask[slot[edges.target[keep_edges]], slot[edges.source[keep_edges]]] = True
+    own = scores(graph)
+    return JudgementComparison(
+        replacement=own.replacement,
+        completeness=own.completeness,
+        score_difference=float(np.abs(np.array(own) - theirs["scores"]).max()),
+        influence_difference=_relative(ours, theirs["influence"]),
+        pruned_nodes=int(node_mask.sum()),
+        pruned_edges=int(edge_mask.sum()),
+        differing_nodes=int((node_mask != theirs["node_mask"]).sum()),
+        differing_edges=int((edge_mask != theirs["edge_mask"]).sum()),
+    )
+
+
+def _without_first_token(graph: AttributionGraph) -> AttributionGraph:
+    nodes = graph.nodes
+    first = nodes.is_kind(TOKEN) & (nodes.position == 0)
+    kept = np.ones(len(nodes), dtype=bool)
+    return graph.subgraph(kept, ~first[graph.edges.source])
 
 
 def _shared(ours: np.ndarray, theirs: np.ndarray) -> tuple[list[int], list[int]]:

@@ -1,0 +1,191 @@
+"""Refresh the tables of docs/benchmarks.md from the results: `python -m benchmarks.tables`.
+
+The page is written by hand but for what stands between `<!-- table NAME -->` and
+`<!-- end of table -->`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+RESULTS = Path(__file__).parent / "results"
+BLOCK = re.compile(
+    r"(^<!-- table (\w+) -->\n).*?(^<!-- end of table -->$)", re.MULTILINE | re.DOTALL
+)
+Record = dict[str, Any]
+
+
+def markdown(headings: str, rows: Iterable[Sequence[str]]) -> str:
+    """A table; headings are separated by commas, and every row is as long as they are."""
+    names, rows = headings.split(", "), list(rows)
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError(f"a row is not as long as the {len(names)} headings")
+    lines = [names, ["---"] * len(names), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def parity(result: Record) -> str:
+    """Agreement with circuit-tracer, a row a model and kind of transcoder."""
+    rows = [
+        [
+            case["family"],
+            case["kind"],
+            f"{case['shared_features']} ({case['differing_features']})",
+            f"{case['max_edge_difference']:.1e}",
+            f"{case['influence_difference']:.1e}",
+            f"{case['replacement']:.4f}",
+            f"{case['completeness']:.4f}",
+            f"{case['score_difference']:.1e}",
+            f"{case['pruned_nodes']} ({case['differing_nodes']})",
+            f"{case['pruned_edges']} ({case['differing_edges']})",
+        ]
+        for case in result["cases"]
+    ]
+    return markdown(
+        "model, transcoders, features, edges, influence, replacement, completeness, scores, "
+        "kept nodes, kept edges",
+        rows,
+    )
+
+
+def trace(result: Record) -> str:
+    """Seconds and memory of both tracers."""
+    rows = []
+    for case in result["cases"]:
+        ours, theirs = case["ours"], case["theirs"]
+        bound = "> " if case["ratio_is_lower_bound"] else ""
+        graph = case["graph"]
+        rows.append(
+            [
+                str(case["tokens"]),
+                f"{ours['features']:,}",
+                f"{ours['active']:,}",
+                f"{theirs['cpu_s']:.1f}" if theirs else f"> {case['their_limit_s']}",
+                str(theirs["batch_size"]) if theirs else "",
+                f"{ours['cpu_s']:.2f}",
+                f"{bound}{case['ratio']:.1f}",
+                f"{theirs['peak_mb']:,.0f}" if theirs else "",
+                f"{ours['peak_mb']:,.0f}",
+                f"{case['memory_ratio']:.2f}" if theirs else "",
+                f"{graph['max_edge_difference']:.0e}" if graph else "",
+            ]
+        )
+    return markdown(
+        "tokens, nodes, of, theirs s, at batch, ours s, ratio, theirs MB, ours MB, ratio of MB, "
+        "edges differ",
+        rows,
+    )
+
+
+def floor(result: Record) -> str:
+    """What the arithmetic costs on this machine beside what the traces took."""
+    rows = []
+    for case in result["cases"]:
+        ours, work = case["ours"], case["ours"]["work"]
+        rows.append(
+            [
+                str(case["tokens"]),
+                f"{ours['features']:,}",
+                f"{work['must'] / 1e9:,.1f}",
+                f"{work['done'] / 1e9:,.1f}",
+                f"{work['rate'] / 1e9:.0f}",
+                f"{work['floor_s']:.2f}",
+                f"{ours['cpu_s']:.2f}",
+                f"{work['floor_s'] / ours['cpu_s']:.0%}",
+                f"{work['bare_s'] / ours['cpu_s']:.0%}",
+            ]
+        )
+    return markdown(
+        "tokens, nodes, must G, done G, rate G/s, floor s, taken s, floor / taken, bare / taken",
+        rows,
+    )
+
+
+def growth(result: Record) -> str:
+    """The fitted powers."""
+    rows = []
+    for axis, fitted in result["axes"].items():
+        values = [run[axis] for run in fitted["runs"]]
+        times = [run["ours"]["cpu_s"] for run in fitted["runs"]]
+        rows.append(
+            [
+                axis,
+                f"{min(values):,} to {max(values):,}",
+                f"{min(times):.2f} to {max(times):.2f}",
+                f"{fitted['slope']:.2f}",
+                f"{fitted['low']:.2f} to {fitted['high']:.2f}",
+            ]
+        )
+    return markdown("what grows, range, seconds, power, 95% interval", rows)
+
+
+def long(result: Record) -> str:
+    """The long prompt."""
+    run = result["long"]
+    ours = run["ours"]
+    row = [f"{run['tokens']:,}", f"{ours['active']:,}", f"{ours['features']:,}"]
+    row += [f"{ours['edges']:,}", f"{ours['cpu_s']:.0f}", f"{ours['peak_mb'] / 1024:.1f}"]
+    row.append(f"{ours['row_sum_max_error']:.0e}")
+    return markdown(
+        "tokens, active features, nodes, edges, seconds, peak GiB, row sums off by", [row]
+    )
+
+
+def all_steps(result: Record) -> str:
+    """Every step's graph, by one trace and by one trace a step; a row a task."""
+    rows = []
+    steps = result["steps"]
+    for task in sorted({chain["task"] for chain in result["chains"]}):
+        mine = [chain for chain in result["chains"] if chain["task"] == task]
+        ratios = sorted(chain["ratio"] for chain in mine)
+        graphs = steps * len(mine)
+        anew = sum(sum(chain["anew_s"]) for chain in mine) / graphs
+        reused = sum(chain["start_s"] + sum(chain["reused_s"]) for chain in mine) / graphs
+        lengths = [chain["tokens"] for chain in mine]
+        rows.append(
+            [
+                task,
+                str(len(mine)),
+                f"{min(lengths)} to {max(lengths)}",
+                f"{anew:.3f}",
+                f"{reused:.3f}",
+                f"{anew / reused:.1f}",
+                f"{ratios[0]:.1f} to {ratios[-1]:.1f}",
+                f"{sum(c['rows_anew'] for c in mine) / sum(c['rows_shared'] for c in mine):.1f}",
+                f"{sum(chain['same_nodes'] for chain in mine)} of {graphs}",
+                f"{max(chain['max_edge_difference'] for chain in mine):.0e}",
+            ]
+        )
+    return markdown(
+        "task, chains, tokens, anew s, one trace s, ratio, by chain, of rows, same nodes, "
+        "edges differ",
+        rows,
+    )
+
+
+TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
+    "parity": ("parity.json", parity),
+    "trace": ("trace.json", trace),
+    "floor": ("trace.json", floor),
+    "growth": ("growth.json", growth),
+    "long": ("growth.json", long),
+    "all_steps": ("all_steps.json", all_steps),
+}
+
+
+def table(name: str) -> str:
+    """One table, from the results as they are."""
+    file, build = TABLES[name]
+    return build(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+
+
+def refreshed(page: str) -> str:
+    """The page with every table as the results say."""
+    return BLOCK.sub(lambda match: match[1] + table(match[2]) + match[3], page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(refreshed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

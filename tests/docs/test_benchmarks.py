@@ -1,0 +1,30 @@
+"""The tables of docs/benchmarks.md are what the results say."""
+
+import re
+
+import pytest
+
+from benchmarks.tables import BLOCK, PAGE, TABLES, markdown, refreshed
+
+
+def test_page_shows_the_results_as_they_are():
+    page = PAGE.read_text(encoding="utf-8")
+    assert refreshed(page) == page, "run python -m benchmarks.tables"
+
+
+def test_every_table_stands_on_the_page_and_nothing_else_does():
+    page = PAGE.read_text(encoding="utf-8")
+    assert sorted(match[2] for match in BLOCK.finditer(page)) == sorted(TABLES)
+
+
+def test_a_stale_table_is_replaced():
+    page = PAGE.read_text(encoding="utf-8")
+    stale = re.sub(r"^\| llama .*\n", "| llama | 0 |\n", page, flags=re.MULTILINE)
+    assert stale != page
+    assert refreshed(stale) == page
+
+
+def test_rows_are_as_long_as_their_headings():
+    assert markdown("a, b", [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    with pytest.raises(ValueError, match="2 headings"):
+        markdown("a, b", [["1"]])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid import graphs
     from pellucid.api import load_dictionaries, load_model
-    from pellucid.attribution.trace import trace
+    from pellucid.attribution.trace import Trace, trace
     from pellucid.evaluation import evaluate
     from pellucid.graphs.graph import AttributionGraph
     from pellucid.replacement.model import ReplacementModel
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttributionGraph",
     "ReplacementModel",
+    "Trace",
     "evaluate",
     "graphs",
     "load_dictionaries",
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AttributionGraph": "pellucid.graphs.graph",
     "ReplacementModel": "pellucid.replacement.model",
+    "Trace": "pellucid.attribution.trace",
     "evaluate": "pellucid.evaluation",
     "load_dictionaries": "pellucid.api",
     "load_model": "pellucid.api",

@@ -10,6 +10,7 @@ from arch.source import ROOT
 NAMES = {
     "AttributionGraph",
     "ReplacementModel",
+    "Trace",
     "evaluate",
     "graphs",
     "load_dictionaries",

@@ -104,7 +104,7 @@ class GraphBuilder:
         kept = torch.zeros(table.size, dtype=torch.bool)
         kept[table.feature_columns[chosen]] = True
         for layer, local in enumerate(self.linear.local.layers):
-            exists = ~local.anchored & local.error.any(dim=1)
+            exists = (~local.anchored & local.error.any(dim=1)).cpu()
             exists[position + 1 :] = False
             kept[table.error_columns[layer][exists]] = True
         kept[table.token_start : table.token_start + position + 1] = True
@@ -118,9 +118,9 @@ class GraphBuilder:
         ends: dict[str, Any] = {
             "kind": LOGIT,
             "layer": self.table.n_layers,
-            "position": explained.targets.position.numpy(),
+            "position": explained.targets.position.cpu().numpy(),
             "index": explained.index,
-            "activation": explained.targets.value.numpy(),
+            "activation": explained.targets.value.cpu().numpy(),
             "probability": explained.weights.numpy(),
         }
         columns = {
@@ -152,8 +152,8 @@ def _source_nodes(linear: LinearModel, table: SourceTable) -> dict[str, np.ndarr
     out["kind"][features] = FEATURE
     out["layer"][features] = table.feature_layers.numpy()
     out["position"][features] = table.feature_positions.numpy()
-    out["index"][features] = torch.cat([each.features for each in active]).numpy()
-    out["activation"][features] = torch.cat([each.activations for each in active]).float().numpy()
+    out["index"][features] = torch.cat([each.features for each in active]).cpu().numpy()
+    out["activation"][features] = torch.cat([each.activations for each in active]).float().cpu().numpy()
     errors = table.error_columns.numpy()
     out["kind"][errors] = ERROR
     out["layer"][errors] = np.arange(table.n_layers)[:, None]
@@ -161,7 +161,7 @@ def _source_nodes(linear: LinearModel, table: SourceTable) -> dict[str, np.ndarr
     tokens = slice(table.token_start, table.bias_start)
     out["kind"][tokens] = TOKEN
     out["position"][tokens] = np.arange(table.n_positions)
-    out["index"][tokens] = linear.local.run.ids.numpy()
+    out["index"][tokens] = linear.local.run.ids.cpu().numpy()
     out["layer"][table.bias_start + 2 :] = np.arange(table.n_layers)
     return out
 

@@ -14,14 +14,14 @@ from pellucid.attribution.linearise import LinearModel
 
 
 class SourceTable:
-    """What each column is, and which columns a chunk of targets can reach."""
+    """What each column is, and which columns a chunk of targets can reach; all on the CPU."""
 
     def __init__(self, linear: LinearModel) -> None:
         layers = linear.local.layers
         self.n_layers, self.n_positions = len(layers), len(linear.tokens)
         counts = torch.stack(
             [torch.bincount(x.active.positions, minlength=self.n_positions) + 1 for x in layers]
-        )
+        ).cpu()
         ends = counts.flatten().cumsum(0)
         self.starts = (ends - counts.flatten()).view_as(counts).tolist()
         self.counts = counts.tolist()
@@ -36,7 +36,7 @@ class SourceTable:
         is_feature = torch.ones(self.token_start, dtype=torch.bool)
         is_feature[self.error_columns.flatten()] = False
         self.feature_columns = is_feature.nonzero().squeeze(1)
-        self.feature_positions = torch.cat([layer.active.positions for layer in layers])
+        self.feature_positions = torch.cat([layer.active.positions for layer in layers]).cpu()
         sizes = torch.tensor([len(layer.active) for layer in layers])
         self.feature_layers = torch.repeat_interleave(torch.arange(self.n_layers), sizes)
         self.feature_slots = torch.cat([torch.arange(int(size)) for size in sizes])

@@ -65,7 +65,7 @@ def cross_layer_writes(
     if not lower:
         return None
     active = [local.layers[number].active for number in lower]
-    positions = torch.cat([each.positions for each in active])
+    positions = torch.cat([each.positions for each in active]).cpu()
     order = torch.argsort(positions, stable=True)
     layers = torch.repeat_interleave(
         torch.tensor(lower), torch.tensor([len(each) for each in active])

@@ -121,7 +121,7 @@ def explained(linear: LinearModel, wanted: Sequence[Target], position: int) -> E
     share = 1.0 / len(parts)
     return Explained(
         targets=concatenate([part.targets for part in parts]),
-        weights=torch.cat([part.weights * share for part in parts]),
+        weights=torch.cat([part.weights.cpu() * share for part in parts]),
         index=[number for part in parts for number in part.index],
         labels=[label for part in parts for label in part.labels],
         records=[record for part in parts for record in part.records],

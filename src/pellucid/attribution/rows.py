@@ -24,7 +24,7 @@ SMALLEST_SUM = 1e-10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptRows:
-    """A block of finished rows, with what every use of them needs.
+    """A block of finished rows, with what every use of them needs, on the CPU.
 
     Attributes:
         features: the number of each row's feature in layer-major order, -1 where it is none.
@@ -170,21 +170,22 @@ class RowStore:
             targets,
             chunk_tokens=self.budget.chunk_tokens(self.linear.tokens.shape[1]),
         ):
-            rows = torch.full_like(block.rows, -1) if features is None else features[block.rows]
+            numbers, weights = block.rows.cpu(), block.weights.cpu()
+            rows = torch.full_like(numbers, -1) if features is None else features[numbers]
             n_sources = len(block.columns) - n_constants
-            value = targets.value[block.rows].double()
-            total = block.weights.sum(dim=1, dtype=torch.float64)
+            value = targets.value[block.rows].cpu().double()
+            total = weights.sum(dim=1, dtype=torch.float64)
             kept = KeptRows(
                 features=rows,
                 layers=[] if features is None else self._layer_ranges(rows),
                 columns=block.columns,
                 n_sources=n_sources,
-                weights=block.weights,
-                size=block.weights[:, :n_sources].abs().sum(dim=1).clamp_min(SMALLEST_SUM),
+                weights=weights,
+                size=weights[:, :n_sources].abs().sum(dim=1).clamp_min(SMALLEST_SUM),
                 value=value.float(),
                 error=((total - value).abs() / value.abs().clamp_min(1e-6)).float(),
             )
-            yield kept, block.rows
+            yield kept, numbers
 
     def _layer_ranges(self, features: Int[Tensor, " R"]) -> list[tuple[int, slice]]:
         ranges, start = [], 0

@@ -176,7 +176,7 @@ class _Chunk:
         n = sum(sizes)
         products = self._products(crossed.vectors()[:n].split(sizes), sizes)
         starts = torch.tensor(self.starts)[crossed.source_layers[:n]]
-        columns = starts + crossed.offsets[:n]
+        columns = (starts + crossed.offsets[:n]).to(products.device)
         self.weights[self.dead : self.joined].index_add_(1, columns, products)
 
     def _products(self, written: Sequence[Tensor], sizes: list[int]) -> Float[Tensor, "R n"]:

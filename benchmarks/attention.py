@@ -14,7 +14,7 @@ import time
 import torch
 
 import pellucid
-from pellucid.attribution.qk_check import pooled
+from pellucid.attribution.attention.qk_check import pooled
 from pellucid.attribution.trace import Trace
 from pellucid.specimen.tasks import TASK_NAMES, evaluation_items
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks.measure import hardware
 from pellucid import api
-from pellucid.attribution.causal import causal_check
-from pellucid.attribution.groups import check_groups
+from pellucid.attribution.checks.causal import causal_check
+from pellucid.attribution.checks.groups import check_groups
 from pellucid.attribution.trace import Trace
 from pellucid.core.files import write_text
 from pellucid.graphs.graph import AttributionGraph

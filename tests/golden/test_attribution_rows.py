@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from pellucid.attribution.checks.measure import frozen_taps
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.explain import TopLogits, explained
 from pellucid.attribution.linearise import LinearModel, linearise
-from pellucid.attribution.measure import frozen_taps
 from pellucid.attribution.sweep import attribution_rows
 from pellucid.attribution.targets import concatenate, feature_targets
 from pellucid.core.types import Site

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from pellucid.attribution.attention.heads import Sources, head_loadings
+from pellucid.attribution.attention.sources import SourceNames
+from pellucid.attribution.checks.measure import frozen_taps
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.explain import TopLogits, explained
-from pellucid.attribution.heads import Sources, head_loadings
 from pellucid.attribution.linearise import linearise
-from pellucid.attribution.measure import frozen_taps
-from pellucid.attribution.sources import SourceNames
 from pellucid.attribution.sweep import attribution_rows
 from pellucid.attribution.targets import concatenate, feature_targets
 from pellucid.core.types import Site
@@ -109,8 +109,8 @@ def forward_account(linear, sources):
 
 @pytest.mark.parametrize(("family", "basis"), CASES)
 def test_the_parts_are_those_of_a_forward_account_and_sum_to_the_edge(family, basis, monkeypatch):
-    monkeypatch.setattr("pellucid.attribution.heads.ROWS_AT_ONCE", 37)
-    monkeypatch.setattr("pellucid.attribution.heads.MOST_VALUES", 200_000)
+    monkeypatch.setattr("pellucid.attribution.attention.heads.ROWS_AT_ONCE", 37)
+    monkeypatch.setattr("pellucid.attribution.attention.heads.MOST_VALUES", 200_000)
     linear = linear_model(family, basis)
     targets, sources = all_targets(linear), all_sources(linear)
     table, count = SourceTable(linear), len(sources.position)

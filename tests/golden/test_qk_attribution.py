@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from pellucid.attribution.attention.layer_scores import layer_scores
+from pellucid.attribution.attention.qk import qk_attribution
+from pellucid.attribution.checks.measure import frozen_taps
 from pellucid.attribution.columns import SourceTable
-from pellucid.attribution.layer_scores import layer_scores
 from pellucid.attribution.linearise import linearise
-from pellucid.attribution.measure import frozen_taps
-from pellucid.attribution.qk import qk_attribution
 from pellucid.core.errors import ConfigError
 from pellucid.core.types import Site
 from pellucid.models.load import load_model
@@ -186,7 +186,7 @@ def test_answered_contributions_are_derivatives_with_the_layers_norms_alive(fami
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 @pytest.mark.parametrize("contrast", [False, True])
 def test_pairs_and_shares_against_the_whole_matrix(family, contrast, monkeypatch):
-    monkeypatch.setattr("pellucid.attribution.qk.PAIRS_AT_ONCE", 100)
+    monkeypatch.setattr("pellucid.attribution.attention.qk.PAIRS_AT_ONCE", 100)
     linear, table = linear_model(family)
     attribution = qk_attribution(linear, table, 1, 0, 4, 2, contrast=contrast)
     pairs_CC = attribution.query_vectors @ attribution.key_vectors.T
@@ -228,7 +228,7 @@ def test_shifting_all_scores_of_a_query_leaves_the_contrast():
 
 
 def test_a_contrast_is_with_the_keys_attended_to_most(monkeypatch):
-    monkeypatch.setattr("pellucid.attribution.layer_scores.MOST_KEYS", 2)
+    monkeypatch.setattr("pellucid.attribution.attention.layer_scores.MOST_KEYS", 2)
     linear, table = linear_model("llama")
     scores = layer_scores(linear, 1)
     found = qk_attribution(linear, table, 1, 0, QUERY, KEY, contrast=True, scores=scores)

@@ -1,4 +1,4 @@
-"""Attention records as `pellucid.attribution.attention` writes them, with made-up figures."""
+"""Attention records as `attribution.attention.explain` writes them, with made-up figures."""
 
 from typing import Any
 

@@ -63,7 +63,7 @@ def random_graph(
 
 
 def causal_record(graph: AttributionGraph, seed: int = 0, features: int = 12) -> dict[str, Any]:
-    """A causal check's record as `pellucid.attribution.causal` writes it, with made-up effects."""
+    """A causal check's record as `attribution.checks.causal` writes it, with made-up effects."""
     rng = np.random.default_rng(seed)
     names = np.flatnonzero(graph.nodes.is_kind(FEATURE))[:features]
     rows = []
@@ -176,7 +176,7 @@ def _by_depth(graph: AttributionGraph, rng: np.random.Generator) -> dict[str, An
 
 
 def group_check_record(accepted: bool = True) -> dict[str, Any]:
-    """A tested group as `pellucid.attribution.groups` records it."""
+    """A tested group as `pellucid.attribution.checks.groups` records it."""
     errors = dict.fromkeys(("attention_frozen", "real", "norms", "parts"), 0.2)
     return {f"error_{name}": value for name, value in errors.items()} | {
         "name": "group 1",

@@ -153,7 +153,9 @@ def _source_nodes(linear: LinearModel, table: SourceTable) -> dict[str, np.ndarr
     out["layer"][features] = table.feature_layers.numpy()
     out["position"][features] = table.feature_positions.numpy()
     out["index"][features] = torch.cat([each.features for each in active]).cpu().numpy()
-    out["activation"][features] = torch.cat([each.activations for each in active]).float().cpu().numpy()
+    out["activation"][features] = (
+        torch.cat([each.activations for each in active]).float().cpu().numpy()
+    )
     errors = table.error_columns.numpy()
     out["kind"][errors] = ERROR
     out["layer"][errors] = np.arange(table.n_layers)[:, None]

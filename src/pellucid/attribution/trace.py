@@ -5,9 +5,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pellucid.attribution.attention import explain_attention
+from pellucid.attribution.attention.explain import explain_attention
 from pellucid.attribution.build import GraphBuilder, Prompt
-from pellucid.attribution.causal import causal_check
+from pellucid.attribution.checks.causal import causal_check
 from pellucid.attribution.columns import SourceTable
 from pellucid.attribution.coverage import whole_graph_scores
 from pellucid.attribution.explain import Target, TopLogits, explained

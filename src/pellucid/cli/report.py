@@ -101,7 +101,7 @@ def with_tested_groups(
     graph: "AttributionGraph", subject: Subject, *, seed: int
 ) -> "AttributionGraph":
     """The graph with those of the proposed supernodes that act as their parts predict."""
-    from pellucid.attribution.groups import accept_supernodes
+    from pellucid.attribution.checks.groups import accept_supernodes
     from pellucid.attribution.trace import Trace
     from pellucid.graphs.proposals import propose
     from pellucid.graphs.prune import surviving

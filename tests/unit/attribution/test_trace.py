@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.attribution import causal, measure
-from pellucid.attribution.causal import predicted_effects
+from pellucid.attribution.checks import causal, measure
+from pellucid.attribution.checks.causal import predicted_effects
 from pellucid.attribution.trace import trace
 from pellucid.core.errors import ConfigError, DictionaryError, PromptError
 from pellucid.graphs.scores import influence

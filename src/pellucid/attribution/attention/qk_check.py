@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.attribution.causal import spearman
-from pellucid.attribution.layer_scores import LayerScores
+from pellucid.attribution.attention.layer_scores import LayerScores
+from pellucid.attribution.attention.qk import QKAttribution
+from pellucid.attribution.attention.sources import SourceKey, Write, feature_writes, writes
+from pellucid.attribution.checks.causal import spearman
+from pellucid.attribution.checks.measure import frozen_taps
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.measure import frozen_taps
-from pellucid.attribution.qk import QKAttribution
-from pellucid.attribution.sources import SourceKey, Write, feature_writes, writes
 from pellucid.core.types import Site
 from pellucid.models.taps import TapCall, TapPoint
 from pellucid.replacement.freeze import Taps

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.attribution import groups, measure
-from pellucid.attribution.groups import check_groups, random_group, with_group_checks
+from pellucid.attribution.checks import groups, measure
+from pellucid.attribution.checks.groups import check_groups, random_group, with_group_checks
 from pellucid.attribution.linearise import linearise
 from pellucid.attribution.trace import trace
 from pellucid.core.errors import GraphError

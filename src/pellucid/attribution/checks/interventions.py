@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from pellucid.attribution.checks.measure import Deltas
+from pellucid.attribution.checks.probes import LogitProbe, Probe, SiteProbe
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.measure import Deltas
-from pellucid.attribution.probes import LogitProbe, Probe, SiteProbe
 from pellucid.core.types import Site
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.scores import influence

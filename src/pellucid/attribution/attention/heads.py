@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.attribution.attention.sources import SourceKey, writes
 from pellucid.attribution.linearise import LinearBlock, LinearModel
-from pellucid.attribution.sources import SourceKey, writes
 from pellucid.attribution.targets import Targets
 from pellucid.core.types import Site
 

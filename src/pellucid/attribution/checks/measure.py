@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.attribution.probes import LogitProbe, Probe, Reader
+from pellucid.attribution.checks.probes import LogitProbe, Probe, Reader
 from pellucid.core.types import Site
 from pellucid.models.taps import TapCall, TapFunction
 from pellucid.replacement.freeze import Taps, attention_taps, norm_taps

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from pellucid.attribution.agreement import agreement
-from pellucid.attribution.derivatives import ANSWERS
-from pellucid.attribution.interventions import BANDS, FEWEST_SOURCES, bands
+from pellucid.attribution.checks.agreement import agreement
+from pellucid.attribution.checks.derivatives import ANSWERS
+from pellucid.attribution.checks.interventions import BANDS, FEWEST_SOURCES, bands
 from pellucid.graphs.graph import AttributionGraph
 
 ReadoutKind = Literal["logit", "contrast", "features"]

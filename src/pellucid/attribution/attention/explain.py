@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from pellucid.attribution.attention.heads import HeadLoadings, Sources, head_loadings
+from pellucid.attribution.attention.layer_scores import layer_scores
+from pellucid.attribution.attention.qk import qk_attribution
+from pellucid.attribution.attention.qk_check import check_qk, pooled
+from pellucid.attribution.attention.sources import SourceKey, active_row
 from pellucid.attribution.columns import SourceTable
-from pellucid.attribution.heads import HeadLoadings, Sources, head_loadings
-from pellucid.attribution.layer_scores import layer_scores
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.qk import qk_attribution
-from pellucid.attribution.qk_check import check_qk, pooled
-from pellucid.attribution.sources import SourceKey, active_row
 from pellucid.attribution.targets import Targets, concatenate, feature_targets
 from pellucid.core.errors import ConfigError
 from pellucid.graphs.graph import AttributionGraph

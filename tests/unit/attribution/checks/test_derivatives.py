@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.attribution.derivatives import first_order_effects, linear_taps
-from pellucid.attribution.interventions import (
+from pellucid.attribution.checks.derivatives import first_order_effects, linear_taps
+from pellucid.attribution.checks.interventions import (
     feature_deltas,
     feature_probe,
     target_probe,
     targets_of,
 )
-from pellucid.attribution.measure import Deltas, probed_effects
-from pellucid.attribution.predict import predicted_effects
+from pellucid.attribution.checks.measure import Deltas, probed_effects
+from pellucid.attribution.checks.predict import predicted_effects
 from pellucid.attribution.trace import Trace
 from pellucid.graphs.tables import FEATURE, LOGIT
 from pellucid.models.load import load_model
@@ -88,7 +88,7 @@ def test_with_norms_it_is_the_limit_with_linear_features(basis, monkeypatch):
     found = first_order_effects(local, deltas.part(0, 4), probes, "norms")
     answering = linear_taps(local)
     monkeypatch.setattr(
-        "pellucid.attribution.measure.attention_taps",
+        "pellucid.attribution.checks.measure.attention_taps",
         lambda run: attention_taps(run) + answering,
     )
     for run in range(4):  # the linear features answer one run at a time

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.attribution import qk_check
-from pellucid.attribution.causal import spearman
+from pellucid.attribution.attention import qk_check
+from pellucid.attribution.attention.layer_scores import layer_scores
+from pellucid.attribution.attention.qk import qk_attribution
+from pellucid.attribution.attention.qk_check import check_qk
+from pellucid.attribution.checks.causal import spearman
 from pellucid.attribution.columns import SourceTable
-from pellucid.attribution.layer_scores import layer_scores
 from pellucid.attribution.linearise import linearise
-from pellucid.attribution.qk import qk_attribution
-from pellucid.attribution.qk_check import check_qk
 from pellucid.models.load import load_model
 from pellucid.replacement.local import local_replacement
 from support.tiny_dictionaries import BASES, tiny_basis

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.attribution import causal
-from pellucid.attribution.agreement import spearman
+from pellucid.attribution.checks import causal
+from pellucid.attribution.checks.agreement import spearman
+from pellucid.attribution.checks.interventions import (
+    bands,
+    reaches,
+    sources_of,
+    targets_of,
+    top_features,
+)
 from pellucid.attribution.explain import Direction, Feature, Logit, LogitDifference
-from pellucid.attribution.interventions import bands, reaches, sources_of, targets_of, top_features
 from pellucid.attribution.trace import trace
 from pellucid.core.types import Site
 from pellucid.graphs.tables import FEATURE

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pellucid.attribution.attention import explain_attention
+from pellucid.attribution.attention.explain import explain_attention
 from pellucid.attribution.explain import LogitDifference, TopLogits, explained
 from pellucid.attribution.trace import Trace, trace
 from pellucid.core.errors import ConfigError

@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.attribution.attention.contributions import KEY, QUERY, Contributions, contributions
+from pellucid.attribution.attention.layer_scores import LayerScores, layer_scores
+from pellucid.attribution.attention.sources import SourceNames
 from pellucid.attribution.columns import SourceTable
-from pellucid.attribution.contributions import KEY, QUERY, Contributions, contributions
-from pellucid.attribution.layer_scores import LayerScores, layer_scores
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.sources import SourceNames
 from pellucid.core.errors import ConfigError
 
 PAIRS_AT_ONCE = 1 << 22

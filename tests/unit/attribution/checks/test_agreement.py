@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pellucid.attribution.agreement import _weighted_spearman, agreement, spearman
+from pellucid.attribution.checks.agreement import _weighted_spearman, agreement, spearman
 
 PAIRS = st.lists(
     st.tuples(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3)), min_size=3, max_size=30

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from pellucid.attribution.agreement import agreement, spearman
-from pellucid.attribution.depth import (
+from pellucid.attribution.checks.agreement import agreement, spearman
+from pellucid.attribution.checks.depth import (
     Effects,
     Readout,
     ReadoutKind,
@@ -24,8 +24,8 @@ from pellucid.attribution.depth import (
     depth_records,
     downstream_rows,
 )
-from pellucid.attribution.derivatives import ANSWERS, first_order_effects
-from pellucid.attribution.interventions import (
+from pellucid.attribution.checks.derivatives import ANSWERS, first_order_effects
+from pellucid.attribution.checks.interventions import (
     control_deltas,
     feature_deltas,
     feature_probe,
@@ -34,10 +34,10 @@ from pellucid.attribution.interventions import (
     target_probe,
     targets_of,
 )
+from pellucid.attribution.checks.measure import Deltas, Freedom, probed_effects
+from pellucid.attribution.checks.predict import predicted_effects
+from pellucid.attribution.checks.probes import LogitProbe, Probe
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.measure import Deltas, Freedom, probed_effects
-from pellucid.attribution.predict import predicted_effects
-from pellucid.attribution.probes import LogitProbe, Probe
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.tables import LOGIT
 

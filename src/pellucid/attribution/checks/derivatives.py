@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pellucid.attribution.measure import Deltas
-from pellucid.attribution.probes import Probe, Reader
+from pellucid.attribution.checks.measure import Deltas
+from pellucid.attribution.checks.probes import Probe, Reader
 from pellucid.core.types import Site
 from pellucid.models.taps import TapCall, TapFunction
 from pellucid.replacement.freeze import Taps, attention_taps, norm_taps

@@ -16,12 +16,17 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from pellucid.attribution.derivatives import Answer, first_order_effects
-from pellucid.attribution.interventions import feature_deltas, feature_probe, reaches, targets_of
+from pellucid.attribution.checks.derivatives import Answer, first_order_effects
+from pellucid.attribution.checks.interventions import (
+    feature_deltas,
+    feature_probe,
+    reaches,
+    targets_of,
+)
+from pellucid.attribution.checks.measure import Deltas, Freedom, probed_effects
+from pellucid.attribution.checks.predict import predicted_effects
+from pellucid.attribution.checks.probes import LogitProbe, Probe
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.measure import Deltas, Freedom, probed_effects
-from pellucid.attribution.predict import predicted_effects
-from pellucid.attribution.probes import LogitProbe, Probe
 from pellucid.core.errors import GraphError
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.supernodes import Supernode, with_supernodes

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pellucid.attribution.attention.layer_scores import LayerScores
+from pellucid.attribution.attention.sources import SourceNames
 from pellucid.attribution.columns import SourceTable
-from pellucid.attribution.layer_scores import LayerScores
 from pellucid.attribution.linearise import LinearModel
-from pellucid.attribution.sources import SourceNames
 from pellucid.attribution.sweep import attribution_rows
 from pellucid.attribution.targets import Targets, concatenate
 from pellucid.core.types import Site

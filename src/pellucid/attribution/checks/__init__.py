@@ -1,0 +1,1 @@
+"""What a graph predicts, compared with interventions on the real modules."""

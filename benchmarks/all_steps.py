@@ -130,6 +130,18 @@ def run_chain(model: Any, dictionaries: Any, chain: Chain, max_features: int) ->
     }
 
 
+def record_caps(out: Path, cap: int, chains_done: list[dict[str, Any]]) -> None:
+    """Write the results of one cap beside those of the others."""
+    caps = json.loads(out.read_text())["caps"] if out.exists() else {}
+    caps[str(cap)] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "median_ratio": statistics.median(record["ratio"] for record in chains_done),
+        "chains": chains_done,
+    }
+    result = {"hardware": hardware(), "versions": versions(PACKAGES), "steps": STEPS, "caps": caps}
+    write_text(out, json.dumps(result, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -140,6 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     model = pellucid.load_model("specimen")
     dictionaries = pellucid.load_dictionaries("specimen")
     sources = [chains(grammar, Random(options.seed)) for grammar in GRAMMARS]
@@ -156,16 +169,7 @@ def main() -> None:
             f"{last['max_edge_difference']:.1e}",
             flush=True,
         )
-        result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "hardware": hardware(),
-            "versions": versions(PACKAGES),
-            "steps": STEPS,
-            "max_features": options.max_features,
-            "median_ratio": statistics.median(record["ratio"] for record in records),
-            "chains": records,
-        }
-        write_text(options.out, json.dumps(result, indent=2) + "\n")
+        record_caps(options.out, options.max_features, records)
 
 
 if __name__ == "__main__":

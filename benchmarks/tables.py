@@ -135,35 +135,36 @@ def long(result: Record) -> str:
 
 
 def all_steps(result: Record) -> str:
-    """Every step's graph, by one trace and by one trace a step; a row a task."""
+    """Every step's graph, by one trace and by one trace a step; a row a cap and task."""
     rows = []
-    steps = result["steps"]
-    for task in sorted({chain["task"] for chain in result["chains"]}):
-        mine = [chain for chain in result["chains"] if chain["task"] == task]
-        ratios = sorted(chain["ratio"] for chain in mine)
-        graphs = steps * len(mine)
-        anew = sum(sum(chain["anew_s"]) for chain in mine) / graphs
-        reused = sum(chain["start_s"] + sum(chain["reused_s"]) for chain in mine) / graphs
-        lengths = [chain["tokens"] for chain in mine]
-        rows.append(
-            [
-                task,
-                str(len(mine)),
-                f"{min(lengths)} to {max(lengths)}",
-                f"{anew:.3f}",
-                f"{reused:.3f}",
-                f"{anew / reused:.1f}",
-                f"{ratios[0]:.1f} to {ratios[-1]:.1f}",
-                f"{sum(c['rows_anew'] for c in mine) / sum(c['rows_shared'] for c in mine):.1f}",
-                f"{sum(chain['same_nodes'] for chain in mine)} of {graphs}",
-                f"{max(chain['max_edge_difference'] for chain in mine):.0e}",
-            ]
-        )
+    for cap, record in sorted(result["caps"].items(), key=lambda item: int(item[0])):
+        for task in sorted({chain["task"] for chain in record["chains"]}):
+            mine = [chain for chain in record["chains"] if chain["task"] == task]
+            rows.append([f"{int(cap):,}", task, *_steps_row(mine, result["steps"])])
     return markdown(
-        "task, chains, tokens, anew s, one trace s, ratio, by chain, of rows, same nodes, "
-        "edges differ",
+        "nodes at most, task, chains, tokens, anew s, one trace s, ratio, by chain, of rows, "
+        "same nodes, edges differ",
         rows,
     )
+
+
+def _steps_row(mine: list[Record], steps: int) -> list[str]:
+    ratios = sorted(chain["ratio"] for chain in mine)
+    graphs = steps * len(mine)
+    anew = sum(sum(chain["anew_s"]) for chain in mine) / graphs
+    reused = sum(chain["start_s"] + sum(chain["reused_s"]) for chain in mine) / graphs
+    lengths = [chain["tokens"] for chain in mine]
+    return [
+        str(len(mine)),
+        f"{min(lengths)} to {max(lengths)}",
+        f"{anew:.3f}",
+        f"{reused:.3f}",
+        f"{anew / reused:.1f}",
+        f"{ratios[0]:.1f} to {ratios[-1]:.1f}",
+        f"{sum(c['rows_anew'] for c in mine) / sum(c['rows_shared'] for c in mine):.1f}",
+        f"{sum(chain['same_nodes'] for chain in mine)} of {graphs}",
+        f"{max(chain['max_edge_difference'] for chain in mine):.0e}",
+    ]
 
 
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)

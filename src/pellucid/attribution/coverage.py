@@ -8,19 +8,12 @@ errors, through features of lower layers.
 """
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from pellucid.attribution.rows import KeptRows, RowStore
-from pellucid.attribution.select import column_influence
+from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.select import Selection
 
 
-def whole_graph_scores(
-    store: RowStore,
-    top: list[KeptRows],
-    weights: list[Float[Tensor, " R"]],
-    chosen: Bool[Tensor, " F"],
-) -> dict[str, float]:
+def whole_graph_scores(table: SourceTable, selection: Selection, start: float) -> dict[str, float]:
     """Bounds of the whole graph's scores: `replacement_low`, `_high`, `completeness_low`, `_high`.
 
     With T + E + U = 1, replacement T / (T + E) of the whole graph lies in [T, T + U]: all that
@@ -30,18 +23,15 @@ def whole_graph_scores(
     and high are equal when every active feature has a row. NaN where no influence reaches a source.
 
     Args:
-        store: the rows computed.
-        top: the rows of what is explained.
-        weights: how much each of them counts.
-        chosen: features whose rows count as known.
+        table: what the columns are.
+        selection: the features whose rows are known, and the influence through them.
+        start: the summed weight of what is explained.
     """
-    table = store.table
-    reached = column_influence(store, top, weights, chosen).double()
-    start = float(sum(part.sum() for part in weights))
+    reached = selection.influence.double()
     errors = float(reached[table.error_columns.flatten()].sum())
     tokens = float(reached[table.token_start : table.bias_start].sum())
     features = reached[table.feature_columns]
-    waiting = torch.where(chosen, torch.zeros_like(features), features)
+    waiting = torch.where(selection.chosen, torch.zeros_like(features), features)
     left = float(waiting.sum())
     whole = tokens + errors + left
     if whole <= 0:

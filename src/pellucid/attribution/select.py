@@ -19,11 +19,15 @@ SMALLEST_BATCH = 64
 class Selection:
     """The features whose rows a graph holds, and what was left out.
 
-    `unexplored` is the share of the influence that ends in features without a row.
+    Attributes:
+        chosen: which features.
+        unexplored: the share of the influence that ends in features without a row.
+        influence: of every source, through the rows of the chosen features.
     """
 
     chosen: Bool[Tensor, " F"]
     unexplored: float
+    influence: Float[Tensor, " C"]
 
 
 def select_features(
@@ -54,14 +58,15 @@ def select_features(
     chosen = torch.zeros_like(reachable)
     whole = float(sum(part.sum() for part in weights))
     while True:
-        influence = feature_influence(store, top, weights, chosen)
+        reached = column_influence(store, top, weights, chosen)
+        influence = reached[table.feature_columns]
         waiting = torch.where(chosen, torch.zeros_like(influence), influence)
         unexplored = float(waiting.sum()) / whole
         done = int(chosen.sum())
         if on_progress is not None:
             on_progress(done, goal)
         if done >= goal or unexplored <= epsilon:
-            return Selection(chosen=chosen, unexplored=unexplored)
+            return Selection(chosen=chosen, unexplored=unexplored, influence=reached)
         open_features = reachable & ~chosen
         ranked = torch.argsort(
             torch.where(open_features, influence, torch.full_like(influence, -1.0)),
@@ -77,16 +82,6 @@ def _shifted(
     on_progress: Callable[[int, int], None] | None, done: int, goal: int
 ) -> Callable[[int], None] | None:
     return None if on_progress is None else lambda more: on_progress(done + more, goal)
-
-
-def feature_influence(
-    store: RowStore,
-    top: list[KeptRows],
-    weights: list[Float[Tensor, " R"]],
-    chosen: Bool[Tensor, " F"],
-) -> Float[Tensor, " F"]:
-    """Influence of every active feature, through the rows of the chosen ones."""
-    return column_influence(store, top, weights, chosen)[store.table.feature_columns]
 
 
 def column_influence(

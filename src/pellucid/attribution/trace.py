@@ -105,7 +105,7 @@ class Trace:
             max_features: the most features to keep, chosen by influence.
             epsilon: stop early when the unexplored share of influence falls to this.
             attention: say which heads carry the strongest edges, and why they look where they do;
-                see `pellucid.attribution.attention.explain_attention`.
+                see `pellucid.attribution.attention.explain.explain_attention`.
             seed: of the random control features of its checks.
             on_progress: called with (features done, features at most).
 
@@ -122,11 +122,10 @@ class Trace:
         _check_limits(max_features, epsilon)
         wanted = explained(self.linear, targets or [TopLogits()], last)
         top, numbers = self.rows.explain(wanted.targets)
-        weights = [wanted.weights[rows] for rows in numbers]
         selection = select_features(
             self.rows,
             top,
-            weights,
+            [wanted.weights[rows] for rows in numbers],
             max_features=max_features,
             epsilon=epsilon,
             on_progress=on_progress,
@@ -143,7 +142,7 @@ class Trace:
             graph = self._builder.build(wanted, rows, selection, position=last, metadata=metadata)
         if attention:
             graph = explain_attention(self.linear, self.table, graph, wanted.targets, seed=seed)
-        whole = whole_graph_scores(self.rows, top, weights, selection.chosen)
+        whole = whole_graph_scores(self.table, selection, float(wanted.weights.sum()))
         return graph.noting(scores=scores(graph)._asdict() | whole)
 
     def _refine(self, graph: AttributionGraph, selection: Selection) -> dict[str, Any]:

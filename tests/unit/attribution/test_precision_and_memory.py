@@ -54,21 +54,27 @@ def test_a_budget_changes_chunks_and_not_the_graph(llama, monkeypatch):
     assert len(tight.rows.blocks) > len(free.rows.blocks)
 
 
-def test_chunks_shrink_with_the_memory_that_is_left():
+@pytest.fixture
+def held(monkeypatch):
+    """A process that always holds 100 MiB."""
+    monkeypatch.setattr("pellucid.attribution.memory.resident_bytes", lambda: 100 << 20)
+    return 100 << 20
+
+
+def test_chunks_shrink_with_the_memory_that_is_left(held):
     assert MemoryBudget().chunk_tokens(512) == 1024
-    tight = MemoryBudget(resident_bytes() + (8 << 20))
+    tight = MemoryBudget(held + (8 << 20))
     assert tight.chunk_tokens(512) < 1024
     assert not tight.can_keep(8 << 20)
     assert MemoryBudget(1).chunk_tokens(512) == 64, "too little is refused elsewhere"
 
 
-def test_what_does_not_fit_is_refused_before_it_is_computed(llama, monkeypatch):
+def test_what_does_not_fit_is_refused_before_it_is_computed(llama, held):
     dictionaries = tiny_set(llama, ["plt"] * llama.n_layers, relu())
     with pytest.raises(ConfigError, match=r"max_memory is 0 MiB.*a prompt of 10 tokens"):
         Trace(llama, IDS, dictionaries, max_memory=1000)
     whole = Trace(llama, IDS, dictionaries)
-    whole.rows.budget.limit = resident_bytes() + 20_000
-    monkeypatch.setattr("pellucid.attribution.memory.resident_bytes", resident_bytes)
+    whole.rows.budget.limit = held + 20_000
     with pytest.raises(ConfigError, match="lower max_features to"):
         whole.graph()
     with pytest.raises(ConfigError, match="max_memory is -1"):

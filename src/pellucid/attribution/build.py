@@ -9,19 +9,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.columns import SourceTable, source_nodes
 from pellucid.attribution.explain import Explained
 from pellucid.attribution.linearise import LinearModel
 from pellucid.attribution.rows import KeptRows, RowStore
 from pellucid.attribution.select import Selection
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.tables import (
-    BIAS,
-    ERROR,
-    FEATURE,
     LOGIT,
     NODE_COLUMNS,
-    TOKEN,
     Edges,
     NodeTable,
 )
@@ -49,7 +45,7 @@ class GraphBuilder:
 
     def __init__(self, linear: LinearModel, store: RowStore, prompt: Prompt) -> None:
         self.linear, self.store, self.table, self.prompt = linear, store, store.table, prompt
-        self.sources = _source_nodes(linear, store.table)
+        self.sources = source_nodes(linear, store.table)
         self.labels = _labels(store.table, prompt.texts)
         self.parts = _node_order(store.table)
 
@@ -137,35 +133,6 @@ def _node_order(table: SourceTable) -> Int[Tensor, " C"]:
     errors = table.error_columns.flatten()
     rest = torch.arange(table.token_start, table.size)
     return torch.cat([table.feature_columns, errors, rest])
-
-
-def _source_nodes(linear: LinearModel, table: SourceTable) -> dict[str, np.ndarray]:
-    """The node columns of every column of the matrix."""
-    n = table.size
-    out: dict[str, np.ndarray] = {
-        name: np.full(n, -1 if name in ("layer", "position", "index") else 0, dtype)
-        for name, dtype in NODE_COLUMNS.items()
-    }
-    active = [layer.active for layer in linear.local.layers]
-    features = table.feature_columns.numpy()
-    out["kind"][:] = BIAS
-    out["kind"][features] = FEATURE
-    out["layer"][features] = table.feature_layers.numpy()
-    out["position"][features] = table.feature_positions.numpy()
-    out["index"][features] = torch.cat([each.features for each in active]).cpu().numpy()
-    out["activation"][features] = (
-        torch.cat([each.activations for each in active]).float().cpu().numpy()
-    )
-    errors = table.error_columns.numpy()
-    out["kind"][errors] = ERROR
-    out["layer"][errors] = np.arange(table.n_layers)[:, None]
-    out["position"][errors] = np.arange(table.n_positions)
-    tokens = slice(table.token_start, table.bias_start)
-    out["kind"][tokens] = TOKEN
-    out["position"][tokens] = np.arange(table.n_positions)
-    out["index"][tokens] = linear.local.run.ids.cpu().numpy()
-    out["layer"][table.bias_start + 2 :] = np.arange(table.n_layers)
-    return out
 
 
 def _labels(table: SourceTable, texts: list[str]) -> np.ndarray:

@@ -6,11 +6,13 @@ constant, the target's own constant, and one constant a layer.
 
 from itertools import accumulate
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from pellucid.attribution.linearise import LinearModel
+from pellucid.graphs.tables import BIAS, ERROR, FEATURE, NODE_COLUMNS, TOKEN
 
 
 class SourceTable:
@@ -71,3 +73,32 @@ def _all_but(left_out: Int[Tensor, " n"], size: int) -> Int[Tensor, " m"]:
     kept = torch.ones(size, dtype=torch.bool)
     kept[left_out] = False
     return kept.nonzero().squeeze(1)
+
+
+def source_nodes(linear: LinearModel, table: SourceTable) -> dict[str, np.ndarray]:
+    """What every column of the matrix is, as a graph's node table says it (`NODE_COLUMNS`)."""
+    n = table.size
+    out: dict[str, np.ndarray] = {
+        name: np.full(n, -1 if name in ("layer", "position", "index") else 0, dtype)
+        for name, dtype in NODE_COLUMNS.items()
+    }
+    active = [layer.active for layer in linear.local.layers]
+    features = table.feature_columns.numpy()
+    out["kind"][:] = BIAS
+    out["kind"][features] = FEATURE
+    out["layer"][features] = table.feature_layers.numpy()
+    out["position"][features] = table.feature_positions.numpy()
+    out["index"][features] = torch.cat([each.features for each in active]).cpu().numpy()
+    out["activation"][features] = (
+        torch.cat([each.activations for each in active]).float().cpu().numpy()
+    )
+    errors = table.error_columns.numpy()
+    out["kind"][errors] = ERROR
+    out["layer"][errors] = np.arange(table.n_layers)[:, None]
+    out["position"][errors] = np.arange(table.n_positions)
+    tokens = slice(table.token_start, table.bias_start)
+    out["kind"][tokens] = TOKEN
+    out["position"][tokens] = np.arange(table.n_positions)
+    out["index"][tokens] = linear.local.run.ids.cpu().numpy()
+    out["layer"][table.bias_start + 2 :] = np.arange(table.n_layers)
+    return out

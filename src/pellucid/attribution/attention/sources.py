@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.attribution.columns import SourceTable
+from pellucid.attribution.columns import SourceTable, source_nodes
 from pellucid.attribution.linearise import LinearModel
 from pellucid.core.types import Site
 
@@ -38,23 +38,11 @@ class SourceNames:
     KINDS: ClassVar = ("feature", "error", "token", "constant")
 
     def __init__(self, linear: LinearModel, table: SourceTable) -> None:
-        size = table.bias_start + 1
-        self.kind = torch.full((size,), 3)
-        self.layer, self.position, self.index = (torch.full((size,), -1) for _ in range(3))
-        active = [layer.active for layer in linear.local.layers]
-        features = table.feature_columns
-        self.kind[features] = 0
-        self.layer[features] = table.feature_layers
-        self.position[features] = table.feature_positions
-        self.index[features] = torch.cat([each.features for each in active])
-        errors = table.error_columns
-        self.kind[errors] = 1
-        self.layer[errors] = torch.arange(table.n_layers)[:, None]
-        self.position[errors] = torch.arange(table.n_positions)
-        tokens = slice(table.token_start, table.bias_start)
-        self.kind[tokens] = 2
-        self.position[tokens] = torch.arange(table.n_positions)
-        self.index[tokens] = linear.local.run.ids
+        nodes = source_nodes(linear, table)
+        self.kind, self.layer, self.position, self.index = (
+            torch.from_numpy(nodes[name][: table.bias_start + 1]).long()
+            for name in ("kind", "layer", "position", "index")
+        )
 
     def __len__(self) -> int:
         return len(self.kind)

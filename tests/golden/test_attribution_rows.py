@@ -160,6 +160,7 @@ def test_chunks_do_not_change_rows(monkeypatch):
     linear = linear_model("llama", dtype=torch.float64, basis="skip", dense=True)
     whole = swept_matrix(linear)
     monkeypatch.setattr("pellucid.attribution.sweep.MOST_ROWS", 3)
+    monkeypatch.setattr("pellucid.attribution.sweep.CAUSAL_BLOCK", 2)
     torch.testing.assert_close(swept_matrix(linear), whole)
 
 

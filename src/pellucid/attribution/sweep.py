@@ -22,6 +22,8 @@ from pellucid.attribution.linearise import LinearBlock, LinearModel, Written
 from pellucid.attribution.targets import Targets
 
 CHUNK_TOKENS = 1024
+CAUSAL_BLOCK = 128
+"""Keys whose queries are mixed at once: queries before them have weight 0 and are left out."""
 FEWEST_ROWS, MOST_ROWS = 32, 256
 """Rows times window of a chunk: few enough that its gradients stay in the cache and its window
 is close to each row's own cone, enough for matrix products to run at full rate."""
@@ -249,7 +251,10 @@ def _mixed_values(block: LinearBlock, g_RWd: Tensor) -> Tensor:
     e = len(block.w_o) // heads
     u_RWHe = (g_RWd.reshape(-1, width) @ block.w_o.T).view(rows, window, heads, e)
     u_HWk = u_RWHe.permute(2, 1, 0, 3).reshape(heads, window, rows * e)
-    mixed_HWk = block.pattern[:, :window, :window].transpose(1, 2) @ u_HWk
+    mixed_HWk = torch.empty_like(u_HWk)
+    for start in range(0, window, CAUSAL_BLOCK):  # no query looks at a later key
+        keys, queries = slice(start, min(start + CAUSAL_BLOCK, window)), slice(start, window)
+        mixed_HWk[:, keys] = block.pattern[:, queries, keys].transpose(1, 2) @ u_HWk[:, queries]
     mixed_GWRe = mixed_HWk.view(groups, block.group, window, rows, e)
     mixed_GWRe = mixed_GWRe.sum(1) if block.group > 1 else mixed_GWRe[:, 0]
     return mixed_GWRe.permute(2, 1, 0, 3).reshape(rows, window, groups * e)

@@ -22,11 +22,11 @@ from pellucid.attribution.linearise import LinearBlock, LinearModel, Written
 from pellucid.attribution.targets import Targets
 
 CHUNK_TOKENS = 1024
-CAUSAL_BLOCK = 128
-"""Keys whose queries are mixed at once: queries before them have weight 0 and are left out."""
 FEWEST_ROWS, MOST_ROWS = 32, 256
 """Rows times window of a chunk: few enough that its gradients stay in the cache and its window
 is close to each row's own cone, enough for matrix products to run at full rate."""
+CAUSAL_BLOCK = 128
+"""Keys whose queries are mixed at once: queries before them have weight 0 and are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,9 @@ class Effects:
         """
         ends = self.of_kind("logit")
         frozen = np.stack([end.measured["frozen"][:, self.top] for end in ends])
-        edges = np.stack([self.change[:, None] * end.direct[self.top] for end in ends])  # type: ignore[index]
+        edges = np.stack(
+            [self.change[:, None] * end.direct[self.top] for end in ends if end.direct is not None]
+        )
         return float(np.abs(frozen - edges).max()) / max(float(np.abs(frozen).max()), 1e-12)
 
     def read(self) -> list[Readout]:

@@ -120,9 +120,15 @@ def check_groups(
         return []
     test = _Test(linear, graph, members)
     rng = np.random.default_rng(seed)
-    chosen = {"tolerance": tolerance, "significance": significance, "controls": controls}
     return [
-        test.check(number, name, rng=rng, **chosen)  # type: ignore[arg-type]
+        test.check(
+            number,
+            name,
+            tolerance=tolerance,
+            significance=significance,
+            controls=controls,
+            rng=rng,
+        )
         for number, name in enumerate(names)
     ]
 

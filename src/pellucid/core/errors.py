@@ -49,3 +49,7 @@ class StorageError(PellucidError):
 
 class GraphError(PellucidError):
     """A graph file or a tracing request is malformed."""
+
+
+class InterventionError(PellucidError):
+    """An intervention is malformed, contradicts another, or did not happen."""

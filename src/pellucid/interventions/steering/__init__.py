@@ -1,0 +1,1 @@
+"""Steering: directions that move a model towards a concept, and how strong they are."""

@@ -1,0 +1,1 @@
+"""Causal tracing: where in the computation an answer comes from."""

@@ -1,0 +1,1 @@
+"""Probes: linear readings of activations, with their controls."""

@@ -1,0 +1,1 @@
+"""Safety: from contrast sets to a calibrated, conditional, audited guard."""

@@ -79,7 +79,7 @@ def parse_place(text: str) -> Place:
             raise SiteError(f"site {text!r} names no feature; write one, as in {name}@{layer}[123]")
         return FeatureSite(layer, index)
     if name in HEAD_KINDS:
-        return HeadSite(name, layer, index)  # type: ignore[arg-type]
+        return HeadSite(name, layer, index)
     if name not in SITE_KINDS or name == "embed" or index is not None:
         raise _unknown(text)
     if match.groupdict().get("hook") and name == "mlp_in":
@@ -87,7 +87,7 @@ def parse_place(text: str) -> Place:
             f"site {text!r}: in TransformerLens this is the residual before the norm; write "
             f"resid_mid@{layer} for that, or mlp_in@{layer} for what the MLP reads"
         )
-    return Site(name, layer)  # type: ignore[arg-type]
+    return Site(name, layer)
 
 
 def _unknown(text: str) -> SiteError:

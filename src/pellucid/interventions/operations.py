@@ -67,9 +67,9 @@ class Set:
     value: Float[Tensor, " d"] | float
 
     def __post_init__(self) -> None:
-        scalar = isinstance(self.value, (int, float))
-        checked = _finite if scalar else _vector
-        object.__setattr__(self, "value", checked("the value of set", self.value))
+        what, value = "the value of set", self.value
+        scalar = isinstance(value, (int, float))
+        object.__setattr__(self, "value", _finite(what, value) if scalar else _vector(what, value))
 
 
 @final

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -175,7 +175,7 @@ def read_interventions(text: str) -> list[Intervention]:
 
 
 def _fields(kind: type) -> list[str]:
-    return list(getattr(kind, "__dataclass_fields__", {}))
+    return [each.name for each in fields(kind)]
 
 
 def _plain(value: Any) -> Any:

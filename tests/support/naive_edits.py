@@ -118,6 +118,7 @@ def at_positions(
 
 def naive_activation(dictionary: Dictionary, x: Float[Tensor, " d"], feature: int) -> Tensor:
     """A feature's activation at one token, for the activations ReLU and TopK."""
+    x = x - dictionary.b_dec if dictionary.kind == "sae" else x
     pre = dictionary.W_enc @ x + dictionary.b_enc
     k = getattr(dictionary.activation, "k", None)
     if k is not None and feature not in pre.topk(k).indices.tolist():

@@ -118,7 +118,7 @@ def feature_cases(
     """Every operation on features, of every kind of dictionary."""
     cases = []
     for layer, dictionary in dictionaries.dictionaries.items():
-        chosen = _active_feature(model, family, dictionary)
+        chosen = active_feature(model, family, dictionary)
         for op, amount in _FEATURE_OPERATIONS:
             site = FeatureSite(layer, chosen)
             read, writes = dictionary.read_site, dictionary.write_sites
@@ -150,7 +150,7 @@ def feature_cases(
 
 
 @torch.no_grad()
-def _active_feature(model: LanguageModel, family: str, dictionary: Dictionary) -> int:
+def active_feature(model: LanguageModel, family: str, dictionary: Dictionary) -> int:
     """The feature that is most active in the prompt in which it is least."""
     site, highest = str(dictionary.read_site), []
     for ids in PROMPTS:

@@ -53,7 +53,7 @@ def edit(
     plan = Plan(
         model, interventions, dictionaries=dictionaries, batch=batch, length=length, until=until
     )
-    with watched(model.module, plan.tick), model.tapped(plan.taps):
+    with watched(model.module, plan.tick, plan.finish), model.tapped(plan.taps):
         yield plan.receipt
     _ = plan.receipt.sites
 

@@ -65,9 +65,7 @@ def parse_options(*ways: str) -> Options:
     return Options(job=job, **given)
 
 
-def measure_job(
-    options: Options, run: Callable[[Job], Tokens], packages: tuple[str, ...]
-) -> None:
+def measure_job(options: Options, run: Callable[[Job], Tokens], packages: tuple[str, ...]) -> None:
     """Do a small job first, then time the whole one; write the new tokens of every clamp."""
     job = options.job
     run(Job(job.ids, 2, job.clamps[:2]))

@@ -1,9 +1,9 @@
 """Clamped generations by nnsight, timed. Runs in nnsight's environment.
 
-nnsight has no features: the clamped feature's activation is computed from its encoder row at every
-step, and the edit is added to the MLP's output. Three ways: one generation a clamp; one batch of one
-invoke a clamp, which is nnsight's way of editing rows separately; and one batch with the edit of all
-rows written by hand as tensors.
+nnsight has no features: the clamped feature's activation is computed from its encoder row at each
+step, and the edit is added to the MLP's output. Three ways: one generation a clamp; one batch of an
+invoke a clamp, which is nnsight's way of editing rows separately; and one batch with the edit of
+all rows written by hand as tensors.
 """
 
 import torch

@@ -57,7 +57,9 @@ def assert_same(case: Case, got: Tensor, expected: Tensor, plain: Tensor) -> Non
         got, expected, rtol=1e-5, atol=2e-5, msg=lambda text: f"{case.name}: {text}"
     )
     scales_feature = isinstance(case.declared.op, Scale) and case.read
-    assert scales_feature or (expected - plain).abs().max() > 2e-3, f"{case.name} changes nothing here"
+    assert scales_feature or (expected - plain).abs().max() > 2e-3, (
+        f"{case.name} changes nothing here"
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

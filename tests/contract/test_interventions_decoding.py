@@ -1,4 +1,4 @@
-"""Ways of reading and decoding change nothing about an edit; modes, gates and clauses do what they say.
+"""Ways of decoding change nothing about an edit; modes, gates and clauses do what they say.
 
 The oracle is one row at a time, without a cache or padding, edited by hooks of the test's own.
 """
@@ -149,9 +149,7 @@ def test_beams_equal_beams_edited_by_hand_without_a_cache(family: str) -> None:
         finally:
             handle.remove()
         expected = whole[0, len(ids) :].tolist()
-        assert edited.tokens[row] == (
-            expected[: expected.index(2)] if 2 in expected else expected
-        )
+        assert edited.tokens[row] == (expected[: expected.index(2)] if 2 in expected else expected)
 
 
 @pytest.mark.parametrize("family", FEW)
@@ -168,7 +166,6 @@ def test_sampling_is_reproducible_and_the_same_with_and_without_a_cache(family: 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_modes(family: str) -> None:
-    model, _ = prepared(family)
     edit = [Intervention("resid_pre@1", Add(PUSH))]
     lengths = [len(ids) for ids in PROMPTS]
 
@@ -199,9 +196,7 @@ def test_where_clauses(family: str) -> None:
     selects(at(0, -1), lambda row: [0, lengths[row] - 1])
     selects(window(-2), lambda row: range(lengths[row] - 2, lengths[row] + NEW))
     selects(Where(prompt=True), lambda row: range(1, lengths[row]))
-    selects(
-        EVERYWHERE.but(at(1)), lambda row: [each for each in range(2, lengths[row] + NEW)]
-    )
+    selects(EVERYWHERE.but(at(1)), lambda row: range(2, lengths[row] + NEW))
 
 
 def test_a_span_is_found_by_its_text() -> None:
@@ -294,9 +289,7 @@ def test_gates(family: str, reduce: Any, measure: Any, options: dict[str, Any]) 
 
         return [("resid_post@1", gated)]
 
-    got = written(
-        family, [Intervention("resid_post@1", Add(PUSH), gate=gate)], **options
-    )
+    got = written(family, [Intervention("resid_post@1", Add(PUSH), gate=gate)], **options)
 
     equals_naive(got, family, edits, ("resid_pre@1",))
     record = got.receipt.sites[0]

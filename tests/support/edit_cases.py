@@ -112,9 +112,7 @@ def value_cases(model: LanguageModel, family: str) -> list[Case]:
     return cases
 
 
-def feature_cases(
-    model: LanguageModel, family: str, dictionaries: DictionarySet
-) -> list[Case]:
+def feature_cases(model: LanguageModel, family: str, dictionaries: DictionarySet) -> list[Case]:
     """Every operation on features, of every kind of dictionary."""
     cases = []
     for layer, dictionary in dictionaries.dictionaries.items():

@@ -1,7 +1,7 @@
 """Interventions done the slow and plain way: an oracle that shares no code with pellucid.
 
-One prompt at a time, no cache, no padding: every forward reads the whole row, and hooks written here
-edit the raw Hugging Face module. Where things are in each family is written out by hand.
+One prompt at a time, no cache, no padding: every forward reads the whole row, and hooks written
+here edit the raw Hugging Face module. Where things are in each family is written out by hand.
 """
 
 from collections.abc import Callable, Sequence

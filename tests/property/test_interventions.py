@@ -44,7 +44,7 @@ def windows(draw: st.DrawFn) -> tuple[int, int | None]:
 @st.composite
 def generated_windows(draw: st.DrawFn) -> tuple[int, int | None]:
     start = draw(st.integers(0, 5))
-    return start, draw(st.none() | st.integers(start, 6))
+    return start, draw(st.none() | st.integers(start + 1, 6))
 
 
 def wheres(depth: int = 1) -> st.SearchStrategy[Where]:

@@ -1,0 +1,1 @@
+"""Circuit-based reasoning verification: where a chain of thought goes wrong, seen in its graphs."""

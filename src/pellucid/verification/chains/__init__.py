@@ -1,0 +1,1 @@
+"""Chains of thought: expressions, their steps, and exact labels by execution."""

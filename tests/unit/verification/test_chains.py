@@ -78,7 +78,8 @@ def test_kinds_of_error(before: str, after: str, kind: str | None) -> None:
 
 
 def test_labels_are_local_and_global() -> None:
-    chain = read_chain(ARITHMETIC, ["(", "(", "3", "+", "4", ")", "*", "2", ")", "=", "(", "8", "*", "2", ")", "=", "16", ".", "the", "rest"])
+    text = "( ( 3 + 4 ) * 2 ) = ( 8 * 2 ) = 16 . the rest"
+    chain = read_chain(ARITHMETIC, text.split())
     assert [(s.local, s.whole, s.first_error) for s in chain.steps] == [
         (False, False, True),
         (True, False, False),
@@ -88,7 +89,8 @@ def test_labels_are_local_and_global() -> None:
 
 
 def test_a_chain_that_was_cut_off_keeps_its_complete_steps() -> None:
-    chain = read_chain(ARITHMETIC, ["(", "(", "3", "+", "4", ")", "*", "2", ")", "=", "(", "7", "*", "2", ")", "=", "1"])
+    text = "( ( 3 + 4 ) * 2 ) = ( 7 * 2 ) = 1"
+    chain = read_chain(ARITHMETIC, text.split())
     assert [step.expression for step in chain.steps] == [("(", "7", "*", "2", ")")]
     assert not chain.finished
 

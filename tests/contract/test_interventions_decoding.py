@@ -148,8 +148,7 @@ def test_beams_equal_beams_edited_by_hand_without_a_cache(family: str) -> None:
             )
         finally:
             handle.remove()
-        expected = whole[0, len(ids) :].tolist()
-        assert edited.tokens[row] == (expected[: expected.index(2)] if 2 in expected else expected)
+        assert edited.tokens[row] == whole[0, len(ids) :].tolist()
 
 
 @pytest.mark.parametrize("family", FEW)
@@ -325,3 +324,14 @@ def test_beams_are_refused_where_a_gate_would_have_to_follow_them() -> None:
     gate = Gate(site="resid_pre@0", vector=vector(0), threshold=0.0, reduce="mean")
     with pytest.raises(InterventionError, match="cannot follow beams"):
         written("llama", [Intervention("resid_pre@1", Add(PUSH), gate=gate)], num_beams=2)
+
+
+def test_new_tokens_stop_before_the_end_of_sequence_that_was_asked_for() -> None:
+    model, _ = prepared("llama")
+    (whole,) = generate(model, PROMPTS[:1], max_new_tokens=NEW, eos_token_id=-1).tokens
+    assert len(whole) == NEW
+
+    assert whole[2] not in whole[:2]
+    for ending in (whole[2], [66, whole[2]]):
+        written = generate(model, PROMPTS[:1], max_new_tokens=NEW, eos_token_id=ending)
+        assert written.tokens == [whole[:2]]

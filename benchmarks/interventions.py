@@ -2,8 +2,9 @@
 
 `--part clamps`: 64 different feature clamps, each during the generation of 64 tokens, on the same
 random model and transcoders with the same prompt, by every side in a process of its own; all must
-write the same tokens. `--part idle`: forwards under edits against plain ones, in turn. From the
-repository's root, with pellucid importable:
+write the same tokens. One generation a clamp costs the same for each, so `--measured` may run
+fewer of them one by one and scale. `--part idle`: forwards under edits against plain ones, in
+turn. From the repository's root, with pellucid importable:
 
     python -m benchmarks.interventions --circuit-tracer PYTHON --nnsight PYTHON
 
@@ -64,6 +65,9 @@ def main() -> None:
     parser.add_argument("--part", choices=("clamps", "idle"), action="append")
     parser.add_argument("--folder", type=Path, help="keep the model (default: temporary)")
     parser.add_argument("--clamps", type=int, default=64)
+    parser.add_argument(
+        "--measured", type=int, default=64, help="clamps really run one by one; the rest is scaled"
+    )
     parser.add_argument("--tokens", type=int, default=64, help="generated")
     parser.add_argument("--prompt", type=int, default=16, help="tokens")
     parser.add_argument("--repeats", type=int, default=25, help="of forwards, for idle edits")
@@ -108,18 +112,21 @@ def clamps(folder: Path, size: BenchmarkSize, options: Any, pythons: dict[str, A
         for number in range(options.clamps)
     ]
     ids = random_prompt(options.prompt, vocabulary=size.vocabulary, seed=PROMPT_SEED)
-    job = folder / "job.json"
-    job.write_text(json.dumps({"ids": ids, "new_tokens": options.tokens, "clamps": drawn}))
     rows: list[Record] = []
     reference: list[list[int]] = []
     for side, way in WAYS:
         if not pythons[side]:
             print(f"{side}: no Python given; left out", file=sys.stderr)
             continue
-        row = {"side": side, "way": way} | one_way(pythons[side], MODULES[side], way, folder)
+        done = min(options.measured, len(drawn)) if way == "one by one" else len(drawn)
+        job = {"ids": ids, "new_tokens": options.tokens, "clamps": drawn[:done]}
+        (folder / "job.json").write_text(json.dumps(job))
+        row = {"side": side, "way": way, "clamps_run": done}
+        row |= one_way(pythons[side], MODULES[side], way, folder)
+        row["cpu_s"] *= len(drawn) / done
         written = row.pop("tokens")
         reference = reference or written
-        row["different_tokens"] = different(written, reference)
+        row["different_tokens"] = different(written, reference[:done])
         row["ratio"] = row["cpu_s"] / rows[0]["cpu_s"] if rows else 1.0
         print(f"{side}, {way}: {row['cpu_s']:.1f} s, {row['ratio']:.1f} of ours", flush=True)
         rows.append(row)

@@ -167,6 +167,41 @@ def _steps_row(mine: list[Record], steps: int) -> list[str]:
     ]
 
 
+def clamps(result: Record) -> str:
+    """The same clamped generations by every side."""
+    part = result["clamps"]
+    rows = [
+        [
+            way["side"],
+            way["way"],
+            f"{way['clamps_run']} of {part['clamps']}",
+            f"{way['cpu_s']:.1f}",
+            f"{way['ratio']:.1f}",
+            f"{way['peak_mb']:,.0f}",
+            f"{way['different_tokens']} of {way['clamps_run'] * part['new_tokens']:,}",
+        ]
+        for way in part["ways"]
+    ]
+    return markdown("by, way, clamps run, seconds for all, ratio, peak MB, tokens differ", rows)
+
+
+def idle(result: Record) -> str:
+    """What edits that change nothing or little cost."""
+    rows = [
+        [
+            case["what"],
+            case["edit"],
+            f"{case['plain_s']:.3f}",
+            f"{case['overhead']:+.1%}",
+            f"{case['quartiles'][0]:+.1%} to {case['quartiles'][1]:+.1%}",
+            f"{case['overhead_of_fastest']:+.1%}",
+            str(case["repeats"]),
+        ]
+        for case in result["idle"]["cases"]
+    ]
+    return markdown("of, edit, plain s, overhead, quartiles, of the fastest runs, repeats", rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -174,6 +209,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "growth": ("growth.json", growth),
     "long": ("growth.json", long),
     "all_steps": ("all_steps.json", all_steps),
+    "clamps": ("interventions.json", clamps),
+    "idle": ("interventions.json", idle),
 }
 
 

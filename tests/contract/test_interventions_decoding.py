@@ -41,7 +41,7 @@ from support.naive_edits import (
 from support.tiny_models import FAMILIES
 
 NEW = 4
-FEW = ("gpt2", "gpt_neox", "gemma3")
+FEW = ("gpt2", "gemma3")
 PUSH = 1.5 * vector(0)
 
 
@@ -254,8 +254,9 @@ def readings(gate: Gate, x: Tensor, counted: list[int]) -> list[float | None]:
 
 
 @pytest.mark.parametrize("options", [{}, {"prefill_chunk_size": 2}, {"use_cache": False}], ids=str)
-@pytest.mark.parametrize("measure", ["dot", "cosine"])
-@pytest.mark.parametrize("reduce", ["here", "max", "mean"])
+@pytest.mark.parametrize(
+    ("reduce", "measure"), [("here", "dot"), ("max", "cosine"), ("mean", "dot"), ("mean", "cosine")]
+)
 @pytest.mark.parametrize("family", FEW)
 def test_gates(family: str, reduce: Any, measure: Any, options: dict[str, Any]) -> None:
     model, _ = prepared(family)
@@ -328,10 +329,10 @@ def test_beams_are_refused_where_a_gate_would_have_to_follow_them() -> None:
 
 def test_new_tokens_stop_before_the_end_of_sequence_that_was_asked_for() -> None:
     model, _ = prepared("llama")
-    (whole,) = generate(model, PROMPTS[:1], max_new_tokens=NEW, eos_token_id=-1).tokens
-    assert len(whole) == NEW
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": True, "seed": 1}
+    (whole,) = generate(model, PROMPTS[:1], eos_token_id=-1, **options).tokens
+    assert len(whole) == NEW and whole[2] not in whole[:2]
 
-    assert whole[2] not in whole[:2]
     for ending in (whole[2], [66, whole[2]]):
-        written = generate(model, PROMPTS[:1], max_new_tokens=NEW, eos_token_id=ending)
+        written = generate(model, PROMPTS[:1], eos_token_id=ending, **options)
         assert written.tokens == [whole[:2]]

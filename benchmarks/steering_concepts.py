@@ -21,7 +21,7 @@ PAIRS, DEVELOPMENT, TEST = 48, 16, 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A prompt, the words that show the concept, and ways of putting the concept into the prompt."""
+    """A prompt, the words that show the concept, and wordings that say it in the prompt."""
 
     prompt: str
     right: str

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import InterventionError
-from pellucid.core.types import Site
+from pellucid.core.types import Site, SiteKind
 from pellucid.interventions.operations import ProjectOut
 from pellucid.interventions.run import run
 from pellucid.interventions.spec import Intervention
@@ -28,7 +28,7 @@ from pellucid.interventions.steering.vector import Steering, SteeringVector, pro
 from pellucid.interventions.where import EVERYWHERE, Where
 from pellucid.models.model import LanguageModel
 
-_WRITES = ("resid_pre", "attn_out", "mlp_out")
+_WRITES: tuple[SiteKind, ...] = ("resid_pre", "attn_out", "mlp_out")
 
 
 @final

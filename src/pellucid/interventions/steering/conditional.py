@@ -21,6 +21,8 @@ from pellucid.interventions.steering.vector import Steering, as_site
 from pellucid.interventions.where import Where, window
 from pellucid.models.model import LanguageModel
 
+_FROM_THE_LAST = window(-1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Condition:
@@ -54,7 +56,7 @@ class ConditionalSteering(Steering):
 
     steering: Steering
     condition: Condition
-    where: Where = window(-1)
+    where: Where = _FROM_THE_LAST
 
     def interventions(
         self, strength: float = 1.0, *, rows: Sequence[int] | None = None
@@ -130,9 +132,7 @@ def fit_condition(
     return best
 
 
-def best_threshold(
-    readings: Float[Tensor, " N"], truth: Bool[Tensor, " N"]
-) -> tuple[float, bool]:
+def best_threshold(readings: Float[Tensor, " N"], truth: Bool[Tensor, " N"]) -> tuple[float, bool]:
     """The threshold and the side (above or not) with the best F1.
 
     Candidates are the middles between neighbouring readings; of equally good ones the middle of

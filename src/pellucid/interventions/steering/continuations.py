@@ -1,7 +1,8 @@
 """How likely continuations are after prompts that are steered, many arms in shared forwards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,8 @@ from pellucid.core.errors import InterventionError
 from pellucid.interventions.prompts import as_batch, pad
 from pellucid.interventions.run import run
 from pellucid.interventions.selection import Prompted
-from pellucid.interventions.spec import Intervention
-from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts
+from pellucid.interventions.spec import Gate, Intervention
+from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompt, Prompts, ids_of
 from pellucid.interventions.where import Where, at
 from pellucid.models.model import LanguageModel
 
@@ -51,7 +52,7 @@ def continuation_log_probabilities(
             f"there are {len(prompts)} prompts and {len(continuations)} continuations; give at "
             "least one of both"
         )
-    heads = [as_batch(model, [each]).row(0) for each in prompts]
+    heads = [ids_of(model, each) for each in prompts]
     tails = [_tail(model, each) for each in continuations]
     clauses = _Clauses(model, heads, max(len(tail) for tail in tails))
     rows = [
@@ -61,8 +62,8 @@ def continuation_log_probabilities(
         for arm in range(len(arms))
     ]
     told = torch.zeros(len(arms), len(heads), len(tails))
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        part = rows[start : start + ROWS_AT_ONCE]
+    gated = any(each.gate is not None for arm in arms for each in arm)
+    for part in _parts(rows, [len(tail) for tail in tails], apart=gated):
         ids = [model.encode_ids([*heads[row.prompt], *tails[row.continuation]]) for row in part]
         batch = pad(model, ids)
         edits = [
@@ -78,6 +79,22 @@ def continuation_log_probabilities(
     return told
 
 
+def _parts(rows: list[_Row], tails: list[int], *, apart: bool) -> Iterator[list[_Row]]:
+    """Rows that are run together.
+
+    A gate reads all rows of a forward at the same positions: with gates, those of one prompt and
+    one length of continuation are run apart from the others.
+    """
+
+    def key(row: _Row) -> tuple[int, int]:
+        return (row.prompt, tails[row.continuation]) if apart else (0, 0)
+
+    for _, members in groupby(sorted(rows, key=key), key=key):
+        waiting = list(members)
+        for start in range(0, len(waiting), ROWS_AT_ONCE):
+            yield waiting[start : start + ROWS_AT_ONCE]
+
+
 class _Clauses:
     """Where-clauses of a prompt, written as positions in the prompt with its continuation."""
 
@@ -86,7 +103,7 @@ class _Clauses:
         self._prompted = Prompted(model, batch, max(batch.lengths) + longest)
         self._lengths = batch.lengths
         self._known: dict[tuple[Where, int], Where] = {}
-        self._extra = longest
+        self._gates: dict[tuple[int, int, int], tuple[Gate, Gate]] = {}
 
     def absolute(self, edit: Intervention, prompt: int, tail: int, row: int) -> Intervention:
         """An edit for one row that holds a prompt and a continuation of `tail` tokens.
@@ -96,10 +113,16 @@ class _Clauses:
         """
         end = self._lengths[prompt] + tail
         where = self._positions(edit.where, prompt, end)
-        gate = edit.gate
-        if gate is not None:
-            gate = replace(gate, over=self._positions(gate.over, prompt, end))
+        gate = None if edit.gate is None else self._gate(edit.gate, prompt, end)
         return replace(edit, where=where, rows=(row,), gate=gate)
+
+    def _gate(self, gate: Gate, prompt: int, end: int) -> Gate:
+        """One object for all rows that share it, so that it is read once."""
+        key = (id(gate), prompt, end)
+        if key not in self._gates:  # the original is kept too: its id must not be used again
+            over = self._positions(gate.over, prompt, end)
+            self._gates[key] = (gate, replace(gate, over=over))
+        return self._gates[key][1]
 
     def _positions(self, where: Where, prompt: int, end: int) -> Where:
         key = (where, prompt)
@@ -114,8 +137,8 @@ class _Clauses:
         return at(*kept)
 
 
-def _tail(model: LanguageModel, continuation: str | Sequence[int]) -> list[int]:
+def _tail(model: LanguageModel, continuation: Prompt) -> list[int]:
     """The ids of a continuation, without the token that opens a prompt."""
-    ids = as_batch(model, [continuation]).row(0)  # type: ignore[list-item]
+    ids = ids_of(model, continuation)
     opening = model.special_tokens.first
     return ids[1:] if ids[0] == opening and len(ids) > 1 else ids

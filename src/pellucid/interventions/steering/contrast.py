@@ -196,8 +196,8 @@ CONTRASTS: Registry[Callable[..., SteeringVector]] = Registry(
 
 def _padding_id(model: LanguageModel) -> int:
     special = model.special_tokens
-    spaces = [] if model.tokenizer is None else model.tokenizer.encode(
-        " ", add_special_tokens=False
+    spaces = (
+        [] if model.tokenizer is None else model.tokenizer.encode(" ", add_special_tokens=False)
     )
     choices = [*(spaces if len(spaces) == 1 else []), special.pad, special.first, 0]
     return next(each for each in choices if each is not None)

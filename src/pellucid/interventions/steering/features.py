@@ -10,7 +10,7 @@ decoder row promotes most through the unembedding, and rank 0 the likeliest toke
 averaged over prompts: -1 to 1, and about 0 for a feature whose direction does not reach the output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +20,8 @@ from torch import Tensor
 from pellucid.core.errors import InterventionError
 from pellucid.core.types import ModuleSite, Site
 from pellucid.dictionaries.dictionary_set import DictionarySet
-from pellucid.interventions.prompts import as_batch
 from pellucid.interventions.run import run
-from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts
+from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts, ids_of, values_at
 from pellucid.interventions.steering.strength import median_norm, strength_for
 from pellucid.interventions.steering.vector import SteeringVector, provenance
 from pellucid.models.model import LanguageModel
@@ -39,12 +38,14 @@ class FeatureScore:
         feature: its number.
         score: output score, -1 to 1.
         tokens: ids that its decoder row promotes most, the most promoted first.
+        target: the same score with a target's tokens for its own; None without a target.
     """
 
     layer: int
     feature: int
     score: float
     tokens: tuple[int, ...]
+    target: float | None = None
 
 
 def feature_vector(
@@ -100,6 +101,7 @@ def output_scores(
     features: Sequence[int],
     prompts: Prompts,
     *,
+    target: Sequence[int] = (),
     rho: float = 1.0,
     top: int = TOP_TOKENS,
 ) -> list[FeatureScore]:
@@ -112,6 +114,7 @@ def output_scores(
         features: their numbers.
         prompts: neutral ones, a few; the features steer all their tokens and the next token
             after each counts.
+        target: ids of a target's tokens; none to leave that score out.
         rho: relative strength that every feature gets.
         top: how many promoted tokens count.
 
@@ -126,9 +129,10 @@ def output_scores(
     tokens = promoted(model, torch.stack([each.vector for each in vectors]), top)
     norm = median_norm(model, vectors[0], prompts)
     plain = _rank_weighted(run(model, prompts).last)
-    scores: list[float] = []
+    wanted = torch.tensor(list(target), dtype=torch.long, device=tokens.device)
+    scores: list[tuple[float, float | None]] = []
     at_once = max(1, ROWS_AT_ONCE // len(prompts))
-    ids = [as_batch(model, [each]).row(0) for each in prompts]
+    ids = [ids_of(model, each) for each in prompts]
     for start in range(0, len(vectors), at_once):
         part = vectors[start : start + at_once]
         edits = [
@@ -141,12 +145,14 @@ def output_scores(
         ]
         steered = _rank_weighted(run(model, ids * len(part), edits).last)
         for number in range(len(part)):
-            own = tokens[start + number]
-            mine = steered[number * len(ids) : (number + 1) * len(ids), own].amax(1)
-            scores.append(float((mine - plain[:, own].amax(1)).mean()))
+            mine = steered[number * len(ids) : (number + 1) * len(ids)]
+            own = _risen(mine, plain, tokens[start + number])
+            scores.append((own, _risen(mine, plain, wanted) if len(wanted) else None))
     return [
-        FeatureScore(layer=layer, feature=int(f), score=score, tokens=tuple(row.tolist()))
-        for f, score, row in zip(features, scores, tokens, strict=True)
+        FeatureScore(
+            layer=layer, feature=int(f), score=own, tokens=tuple(row.tolist()), target=other
+        )
+        for f, (own, other), row in zip(features, scores, tokens, strict=True)
     ]
 
 
@@ -156,25 +162,23 @@ def rank_features(
     target: Sequence[int],
     prompts: Prompts,
     *,
-    layers: Sequence[int] | None = None,
-    candidates: int = 32,
+    candidates: Mapping[int, Sequence[int]] | None = None,
+    per_layer: int = 32,
     least: float = 0.01,
     rho: float = 1.0,
     top: int = TOP_TOKENS,
 ) -> list[FeatureScore]:
-    """Features that promote a target, those first whose direction really reaches the output.
-
-    Candidates are the features of each layer with the largest direct effect on the target that
-    have a target token among their own top tokens; they are kept when they score enough.
+    """Features that reach the output, those first that raise a target's tokens most.
 
     Args:
         model: a model of a known family.
         dictionaries: its dictionaries.
         target: ids of the target's tokens.
         prompts: neutral ones, a few.
-        layers: where to look; None for every layer of the set.
-        candidates: how many features a layer are scored.
-        least: the lowest score that is kept.
+        candidates: features to score, by layer (see `contrasting_features`); None for those of
+            each layer with the largest direct effect on the target.
+        per_layer: how many features a layer are scored when no candidates are given.
+        least: the lowest output score that is kept.
         rho: relative strength of the test.
         top: how many promoted tokens count as a feature's own.
 
@@ -185,17 +189,78 @@ def rank_features(
     """
     if not len(target):
         raise InterventionError("there is no target token; give at least one word")
-    found: list[FeatureScore] = []
-    for layer in dictionaries.layers if layers is None else layers:
-        logits = _direct_logits(model, dictionaries[layer].decoder())
-        gain = logits[:, list(target)].amax(1)
-        likely = gain.topk(min(candidates, len(gain))).indices
-        own = logits[likely].topk(top, dim=1).indices
-        wanted = torch.isin(own, torch.tensor(list(target), device=own.device)).any(1)
-        chosen = likely[wanted].tolist()
-        found += output_scores(model, dictionaries, layer, chosen, prompts, rho=rho, top=top)
-    kept = [each for each in found if each.score >= least]
-    return sorted(kept, key=lambda each: -each.score)
+    if candidates is None:
+        candidates = {
+            layer: _promoting(model, dictionaries, layer, target, per_layer)
+            for layer in dictionaries.layers
+        }
+    found = [
+        each
+        for layer, features in candidates.items()
+        for each in output_scores(
+            model, dictionaries, layer, features, prompts, target=target, rho=rho, top=top
+        )
+        if each.score >= least
+    ]
+    return sorted(found, key=lambda each: -(each.target or 0.0))
+
+
+@torch.no_grad()
+def contrasting_features(
+    model: LanguageModel,
+    dictionaries: DictionarySet,
+    positive: Prompts,
+    negative: Prompts,
+    *,
+    per_layer: int = 32,
+) -> dict[int, list[int]]:
+    """Features more active after positive prompts than after negative ones, by layer.
+
+    They come in the order of the difference of mean activations at the last token.
+
+    Args:
+        model: the model.
+        dictionaries: its dictionaries.
+        positive: prompts that show a concept.
+        negative: prompts that do not.
+        per_layer: the most features a layer; fewer where fewer differ.
+
+    Raises:
+        InterventionError: a side is empty.
+        PromptError: a prompt cannot be read.
+    """
+    sites = [each.read_site for each in dictionaries]
+    high, low = (values_at(model, side, sites) for side in (positive, negative))
+    found: dict[int, list[int]] = {}
+    for layer in dictionaries.layers:
+        dictionary = dictionaries[layer]
+        means = [
+            dictionary.encode(side[dictionary.read_site]).dense().float().mean(0)
+            for side in (high, low)
+        ]
+        difference = means[0] - means[1]
+        order = difference.topk(min(per_layer, len(difference)))
+        found[layer] = order.indices[order.values > 0].tolist()
+    return found
+
+
+def _promoting(
+    model: LanguageModel,
+    dictionaries: DictionarySet,
+    layer: int,
+    target: Sequence[int],
+    count: int,
+) -> list[int]:
+    gain = _direct_logits(model, dictionaries[layer].decoder())[:, list(target)].amax(1)
+    found: list[int] = gain.topk(min(count, len(gain))).indices.tolist()
+    return found
+
+
+def _risen(
+    steered: Float[Tensor, "P V"], plain: Float[Tensor, "P V"], tokens: Int[Tensor, " n"]
+) -> float:
+    """By how much the best of some tokens rises, on average over prompts."""
+    return float((steered[:, tokens].amax(1) - plain[:, tokens].amax(1)).mean())
 
 
 def _direct_logits(model: LanguageModel, rows: Float[Tensor, "N d"]) -> Float[Tensor, "N V"]:

@@ -52,6 +52,17 @@ def values_at(
     return {site: torch.cat(part) for site, part in parts.items()}
 
 
+def ids_of(model: LanguageModel, prompt: Prompt) -> list[int]:
+    """The ids of one prompt, checked.
+
+    Raises:
+        PromptError: the prompt cannot be read.
+    """
+    ids = model.encode(prompt) if isinstance(prompt, str) else model.encode_ids(prompt)
+    numbers: list[int] = ids.tolist()
+    return numbers
+
+
 def _weights(model: LanguageModel, batch: Batch, position: Position) -> Float[Tensor, "B S"]:
     """Each token's share in what is read of its row."""
     if position == "mean":

@@ -16,7 +16,7 @@ from pellucid.interventions.prompts import as_batch
 from pellucid.interventions.run import run
 from pellucid.interventions.selection import Prompted
 from pellucid.interventions.spec import Intervention
-from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts, text_tokens
+from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts, ids_of, text_tokens
 from pellucid.interventions.steering.vector import Steering, SteeringVector
 from pellucid.interventions.where import EVERYWHERE
 from pellucid.models.model import LanguageModel
@@ -122,7 +122,7 @@ def cross_entropies(
     per_text = max(1, ROWS_AT_ONCE // len(edits))
     for start in range(0, len(texts), per_text):
         part = texts[start : start + per_text]
-        ids = [as_batch(model, [each]).row(0) for each in part]
+        ids = [ids_of(model, each) for each in part]
         rows = [row for row in ids for _ in edits]
         every = [
             replace(each, rows=tuple(range(number, len(rows), len(edits))))

@@ -22,16 +22,16 @@ from pellucid.core.types import AnySite
 from pellucid.dictionaries.base import Dictionary
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.interventions.operations import Add
-from pellucid.interventions.prompts import as_batch
 from pellucid.interventions.run import run_with_cache
 from pellucid.interventions.spec import Intervention
-from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts
+from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts, ids_of
 from pellucid.interventions.steering.strength import median_norm
 from pellucid.interventions.steering.vector import SteeringVector, as_site, provenance
 from pellucid.interventions.where import Where, window
 from pellucid.models.model import LanguageModel
 
 _HELD_OUT = 0.2
+_SHRINKAGES = (1e-6, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,8 +43,8 @@ class EffectMap:
         layer: of the dictionary whose features are moved.
         weights: change of each feature for each direction of the vector.
         bias: change that any vector of the measured length brings.
-        r2: share of the variance of held-out effects that the map explains; below 0 it is worse
-            than the mean.
+        r2: share of the variance of held-out effects that the map explains, for the shrinkage of
+            the regression that was chosen by it; about 0: nothing linear to be found.
         where: the tokens that were edited.
         provenance: of the measurement.
     """
@@ -61,7 +61,7 @@ class EffectMap:
         """The changes of activations that a vector is predicted to bring."""
         return vector @ self.weights + self.bias
 
-    def solve(self, target: Mapping[int, float], *, ridge: float = 1e-2) -> SteeringVector:
+    def solve(self, target: Mapping[int, float], *, ridge: float = 1.0) -> SteeringVector:
         """The vector whose predicted effect is nearest to what is wanted, of unit length.
 
         Args:
@@ -136,10 +136,8 @@ def measure_effects(
     """
     site, where = as_site(site), window(-1) if where is None else where
     dictionary = dictionaries[layer]
-    ids = [as_batch(model, [each]).row(0) for each in prompts]
-    probe = SteeringVector(
-        site=site, vector=torch.ones(model.d_model), method="probe", where=where
-    )
+    ids = [ids_of(model, each) for each in prompts]
+    probe = SteeringVector(site=site, vector=torch.ones(model.d_model), method="probe", where=where)
     length = rho * median_norm(model, probe, prompts)
     count = 4 * model.d_model if vectors is None else vectors
     drawn = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(seed))
@@ -150,9 +148,7 @@ def measure_effects(
     for start in range(0, count, at_once):
         part = drawn[start : start + at_once]
         edits = [
-            Intervention(
-                site, Add(vector), where, tuple(range(n * len(ids), (n + 1) * len(ids)))
-            )
+            Intervention(site, Add(vector), where, tuple(range(n * len(ids), (n + 1) * len(ids))))
             for n, vector in enumerate(part)
         ]
         moved = _activations(model, dictionary, ids * len(part), edits)
@@ -189,23 +185,19 @@ def _activations(
 def _fit(
     vectors: Float[Tensor, "N d"], effects: Float[Tensor, "N F"]
 ) -> tuple[Float[Tensor, "d F"], Float[Tensor, " F"], float]:
-    """Least squares with an intercept on most vectors, and R^2 on the others.
-
-    The tiny ridge only settles directions that too few vectors leave open.
-    """
+    """Ridge regression with an intercept: the shrinkage that tells the held-out vectors best."""
     kept = max(1, round(len(vectors) * (1 - _HELD_OUT)))
     x, y = vectors.double(), effects.double()
     mean_x, mean_y = x[:kept].mean(0), y[:kept].mean(0)
     centred = x[:kept] - mean_x
-    gram = centred.T @ centred
-    small = 1e-6 * gram.diagonal().mean().clamp_min(1e-12)
-    weights = torch.linalg.solve(
-        gram + small * torch.eye(len(gram), dtype=torch.float64),
-        centred.T @ (y[:kept] - mean_y),
-    )
-    bias = mean_y - mean_x @ weights
-    rest = y[kept:]
-    left = ((rest - x[kept:] @ weights - bias) ** 2).sum()
-    total = ((rest - mean_y) ** 2).sum()
-    r2 = float(1 - left / total) if len(rest) and float(total) > 0 else float("nan")
-    return weights.float(), bias.float(), r2
+    gram, pulls = centred.T @ centred, centred.T @ (y[:kept] - mean_y)
+    scale = gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=torch.float64)
+    total = ((y[kept:] - mean_y) ** 2).sum().clamp_min(1e-300)
+    fits = []
+    for shrinkage in _SHRINKAGES:
+        weights = torch.linalg.solve(gram + shrinkage * scale, pulls)
+        bias = mean_y - mean_x @ weights
+        left = ((y[kept:] - x[kept:] @ weights - bias) ** 2).sum()
+        fits.append((float(1 - left / total), weights.float(), bias.float()))
+    r2, weights, bias = max(fits, key=lambda fit: fit[0])
+    return weights, bias, r2

@@ -26,7 +26,15 @@ from scipy import stats
 
 import pellucid
 from benchmarks.measure import hardware, versions
-from benchmarks.steering_concepts import DEVELOPMENT, PAIRS, TEST, Concept, Item, concepts
+from benchmarks.steering_concepts import (
+    DEVELOPMENT,
+    PAIRS,
+    TEST,
+    Concept,
+    Item,
+    benign_requests,
+    concepts,
+)
 from pellucid.core.files import write_text
 from pellucid.core.types import Site
 from pellucid.dictionaries.dictionary_set import DictionarySet
@@ -98,6 +106,10 @@ class Bench:
             made = generate(self.model, list(prompts) * len(part), edits, max_new_tokens=new).texts
             texts += [made[n * len(prompts) : (n + 1) * len(prompts)] for n in range(len(part))]
         return texts
+
+    def texts(self, prompts: Sequence[str], edits: Edits = ()) -> list[str]:
+        """What the model writes to prompts under some edits."""
+        return generate(self.model, list(prompts), edits, max_new_tokens=NEW_TOKENS).texts
 
     def at_rhos(self, vector: SteeringVector, prompts: Sequence[str]) -> list[Arm]:
         """A vector at every relative strength."""
@@ -215,6 +227,14 @@ def measured(bench: Bench, concept: Concept) -> list[Record]:
                 },
                 "chosen": best % len(RHOS),
                 "development_right": found[best],
+                "development_by_where": {
+                    name: max(
+                        right
+                        for right, arm in zip(found, arms, strict=True)
+                        if arm.vector.where == clause
+                    )
+                    for name, clause in WHERES.items()
+                },
                 "by_rho": rows,
             }
         )
@@ -274,12 +294,12 @@ def baselines(bench: Bench, concept: Concept) -> Iterable[Record]:
     """No edit, and the concept in the prompt, in the wording that is best on development items."""
     development, test = list(concept.development), list(concept.test)
     prompts = [item.prompt for item in test]
-    plain = generate(bench.model, prompts, max_new_tokens=NEW_TOKENS).texts
+    plain = bench.texts(prompts)
     yield head(concept, "no edit") | {"by_rho": [scored(bench, test, prompts, plain)], "chosen": 0}
 
     def said(items: Sequence[Item], wording: int) -> tuple[list[str], list[str]]:
         asked = [item.prompted[wording] for item in items]
-        return asked, generate(bench.model, asked, max_new_tokens=NEW_TOKENS).texts
+        return asked, bench.texts(asked)
 
     wordings = range(len(test[0].prompted))
     found = [share(development, said(development, wording)[1]) for wording in wordings]
@@ -293,30 +313,17 @@ def baselines(bench: Bench, concept: Concept) -> Iterable[Record]:
     }
 
 
-def refusal(bench: Bench, cells: Sequence[Record]) -> list[Record]:
-    """Compliance by ablation and by CAA, plain and conditional, and what benign requests suffer."""
+def ablations(bench: Bench, cells: Sequence[Record]) -> list[Record]:
+    """Compliance by directional ablation beside CAA, and how many benign answers they change."""
     comply, refuse = (concept for concept in concepts() if concept.name in (COMPLY, REFUSE))
     benign, harmful = ([pair[side] for pair in comply.pairs] for side in (0, 1))
     chosen = next(cell for cell in cells if cell["concept"] == COMPLY and cell["method"] == "caa")
     vector = caa(bench.model, benign, harmful, chosen["site"]).at(WHERES[chosen["where"]])
-    asked = [item.prompt for item in comply.test]
     strength = chosen["by_rho"][chosen["chosen"]]["strength"]
-    layer = Site("resid_mid", int(chosen["site"].split("@")[1]))
-    sites = [*(f"resid_post@{n}" for n in range(layer.layer)), str(layer)]
-    condition = fit_condition(bench.model, harmful, benign, sites)
+    arms: dict[str, tuple[Edits, Record]] = {"caa": (vector.interventions(strength), {})}
     starts = sorted({form.refusal.render({})[0].word for form in FORMS})
     tokens = [bench.model.tokenize(word)[-1] for word in starts]
-    arms: dict[str, tuple[Edits, Record]] = {
-        "no edit": ((), {}),
-        "caa": (vector.interventions(strength), {}),
-        "caa behind a gate (CAST)": (
-            ConditionalSteering(
-                steering=vector, condition=condition, where=vector.where
-            ).interventions(strength),
-            {"gate": str(condition.gate.site), "f1": condition.f1},
-        ),
-    }
-    for name, limit in (("ablation, KL <= .1", 0.1), ("ablation, any KL", 1e9)):
+    for name, limit in (("ablation, KL at most .1", 0.1), ("ablation, any KL", 1e9)):
         choice = choose_direction(
             bench.model, harmful, benign, tokens, positions=(-1, -2, -3, -4), kl_limit=limit
         )
@@ -329,24 +336,70 @@ def refusal(bench: Bench, cells: Sequence[Record]) -> list[Record]:
                 "site": str(choice.ablation.vector.site),
                 "position": kept.position,
                 "kl": kept.kl,
+                "tried": len(choice.candidates),
                 "cosine_with_caa": choice.ablation.vector.cosine(vector),
             },
         )
-    benign_items = list(refuse.test)
-    right = generate(bench.model, [i.prompt for i in benign_items], max_new_tokens=NEW_TOKENS).texts
-    rows = []
-    for name, (edits, more) in arms.items():
-        texts = generate(bench.model, asked, edits, max_new_tokens=NEW_TOKENS).texts
-        kept_texts = generate(
-            bench.model, [i.prompt for i in benign_items], edits, max_new_tokens=NEW_TOKENS
-        ).texts
-        rows.append(
-            {"method": name, "n": len(asked), "complied": share(list(comply.test), texts)}
-            | {"benign_n": len(right)}
-            | {"benign_same": sum(a == b for a, b in zip(kept_texts, right, strict=True))}
-            | more
+    asked, others = ([item.prompt for item in group.test] for group in (comply, refuse))
+    plain = bench.texts(others)
+    return [
+        {
+            "method": name,
+            "complied": share(comply.test, bench.texts(asked, edits)),
+            "n": len(asked),
+            "kept": same(bench.texts(others, edits), plain),
+            "kept_n": len(others),
+        }
+        | more
+        for name, (edits, more) in arms.items()
+    ]
+
+
+def conditional(bench: Bench) -> list[Record]:
+    """Refuse benign requests about dangerous objects, and no others: CAA alone and gated (CAST)."""
+    (refuse,) = (concept for concept in concepts() if concept.name == REFUSE)
+    harmful, benign = ([pair[side] for pair in refuse.pairs] for side in (0, 1))
+    dangerous, ordinary = (
+        {split: benign_requests(split, is_dangerous) for split in ("train", "heldout")}
+        for is_dangerous in (True, False)
+    )
+    vector = caa(bench.model, harmful, benign, SITES[1]).at(at(-1))
+    development = list(refuse.development)
+    arms = bench.at_rhos(vector, [item.prompt for item in development])
+    written = bench.written(arms, [item.prompt for item in development], NEW_TOKENS)
+    found = [share(development, texts) for texts in written]
+    arm = arms[max(range(len(arms)), key=lambda n: (found[n], -n))]
+    condition = fit_condition(
+        bench.model,
+        [item.prompt for item in dangerous["train"]],
+        [item.prompt for item in ordinary["train"]],
+        ["resid_post@0", "resid_mid@1"],
+    )
+    gated = ConditionalSteering(steering=vector, condition=condition, where=vector.where)
+    about = {"gate": str(condition.gate.site), "development_f1": condition.f1}
+    to_refuse, to_keep = dangerous["heldout"], ordinary["heldout"]
+    asked, others = ([item.prompt for item in group] for group in (to_refuse, to_keep))
+    plain = bench.texts(others)
+    return [
+        {
+            "method": name,
+            "refused": share(to_refuse, bench.texts(asked, edits)),
+            "n": len(asked),
+            "kept": same(bench.texts(others, edits), plain),
+            "kept_n": len(others),
+        }
+        | more
+        for name, edits, more in (
+            ("no edit", (), {}),
+            ("caa", vector.interventions(arm.strength), {}),
+            ("caa behind a gate (CAST)", gated.interventions(arm.strength), about),
         )
-    return rows
+    ]
+
+
+def same(texts: Sequence[str], others: Sequence[str]) -> int:
+    """How many texts are equal."""
+    return sum(a == b for a, b in zip(texts, others, strict=True))
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
@@ -375,8 +428,8 @@ def main() -> None:
                 f"  by rho {[each['right'] for each in cell['by_rho']]}",
                 flush=True,
             )
-    conditional = refusal(bench, cells)
-    for row in conditional:
+    tables = {"ablation": ablations(bench, cells), "conditional": conditional(bench)}
+    for row in (row for rows in tables.values() for row in rows):
         print(row)
     record = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -390,8 +443,7 @@ def main() -> None:
         "seeds": SEEDS,
         "effect_map_r2": bench.r2,
         "cells": cells,
-        "refusal": conditional,
-    }
+    } | tables
     write_text(RESULTS, json.dumps(record, indent=1) + "\n")
 
 

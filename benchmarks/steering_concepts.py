@@ -15,6 +15,7 @@ from random import Random
 
 from pellucid.specimen.corpora import facts, instructions, stories
 from pellucid.specimen.corpora.instructions import BENIGN, COMPLY, HARMFUL, REFUSE
+from pellucid.specimen.labels import Split
 
 PAIRS, DEVELOPMENT, TEST = 48, 16, 40
 
@@ -138,6 +139,23 @@ def _example(form: instructions.Form, target: str, rng: Random) -> str:
     shown = instructions.Request(*rng.choice(instructions.pairs(harm, "train")), form, False)
     answer = " ".join(part.word for part in instructions.answer(shown, target))
     return f"{_asked(shown.verb, shown.object, form, rng)} {answer}"
+
+
+def benign_requests(split: Split, dangerous: bool) -> list[Item]:
+    """Benign requests about dangerous or about ordinary objects, with their refusals for right."""
+    rng = Random(f"benign {split} {dangerous}")
+    pairs = [
+        pair
+        for pair in instructions.pairs(BENIGN, split)
+        if (pair[1] in instructions.DANGEROUS) == dangerous
+    ]
+    items: dict[str, Item] = {}
+    while len(items) < (PAIRS if split == "train" else TEST):
+        request = instructions.Request(*rng.choice(pairs), rng.choice(instructions.FORMS), False)
+        prompt = _asked(request.verb, request.object, request.form, rng)
+        refusal = " ".join(part.word for part in instructions.answer(request, REFUSE))
+        items[prompt] = Item(prompt=prompt, right=refusal, prompted=())
+    return list(items.values())
 
 
 # Facts

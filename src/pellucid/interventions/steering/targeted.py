@@ -27,6 +27,7 @@ from pellucid.interventions.spec import Intervention
 from pellucid.interventions.steering.reading import ROWS_AT_ONCE, Prompts, ids_of
 from pellucid.interventions.steering.strength import median_norm
 from pellucid.interventions.steering.vector import SteeringVector, as_site, provenance
+from pellucid.interventions.targets import order_of
 from pellucid.interventions.where import Where, window
 from pellucid.models.model import LanguageModel
 
@@ -136,6 +137,12 @@ def measure_effects(
     """
     site, where = as_site(site), window(-1) if where is None else where
     dictionary = dictionaries[layer]
+    added, read = order_of(site, None), order_of(dictionary.read_site, None)
+    if added is not None and read is not None and added > read:
+        raise InterventionError(
+            f"vectors at {site} do not change the features of layer {layer}, which are read at "
+            f"{dictionary.read_site}; choose a later layer or an earlier site"
+        )
     ids = [ids_of(model, each) for each in prompts]
     probe = SteeringVector(site=site, vector=torch.ones(model.d_model), method="probe", where=where)
     length = rho * median_norm(model, probe, prompts)
@@ -153,13 +160,7 @@ def measure_effects(
         ]
         moved = _activations(model, dictionary, ids * len(part), edits)
         effects.append(moved.view(len(part), len(ids), -1).mean(1) - plain)
-    changes = torch.cat(effects)
-    if not bool(changes.any()):
-        raise InterventionError(
-            f"vectors at {site} do not change the features of layer {layer}; choose a layer whose "
-            f"dictionary reads after {site}"
-        )
-    weights, bias, r2 = _fit(drawn, changes)
+    weights, bias, r2 = _fit(drawn, torch.cat(effects))
     record = provenance(
         model, prompts, dictionaries=dictionaries.name, layer=layer, rho=rho, seed=seed
     )

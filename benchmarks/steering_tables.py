@@ -1,4 +1,4 @@
-"""Refresh the tables of docs/steering.md from the results: `python -m benchmarks.steering_tables`."""
+"""Refresh the tables of docs/steering.md: `python -m benchmarks.steering_tables`."""
 
 import json
 from collections.abc import Callable
@@ -139,6 +139,4 @@ def refreshed(page: str) -> str:
 
 
 if __name__ == "__main__":
-    STEERING_PAGE.write_text(
-        refreshed(STEERING_PAGE.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    STEERING_PAGE.write_text(refreshed(STEERING_PAGE.read_text(encoding="utf-8")), encoding="utf-8")

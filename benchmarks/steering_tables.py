@@ -70,6 +70,23 @@ def steering(result: Record) -> str:
     )
 
 
+def overall(result: Record) -> str:
+    """Every method over all targets, at what the development items chose."""
+    rows = []
+    for name in dict.fromkeys(cell["method"] for cell in result["cells"]):
+        cells = [cell for cell in result["cells"] if cell["method"] == name]
+        row = pooled([cell["by_rho"][cell["chosen"]] for cell in cells])
+        control = share(row["random_right"], row["random_n"]) if "random_n" in row else ""
+        strongest = pooled([cell["by_rho"][-1] for cell in cells])
+        worst = (
+            share(strongest["random_right"], strongest["random_n"])
+            if "random_n" in strongest
+            else ""
+        )
+        rows.append([name, share(row["right"], row["n"]), control, worst])
+    return markdown("method, right, random at the same rho, random at rho 2.5", rows)
+
+
 def by_strength(result: Record) -> str:
     """Share right and cross-entropy at every strength."""
     rows = []
@@ -124,6 +141,7 @@ def ablation(result: Record) -> str:
 
 
 TABLES: dict[str, Callable[[Record], str]] = {
+    "overall": overall,
     "steering": steering,
     "by_strength": by_strength,
     "tokens": tokens,

@@ -80,7 +80,7 @@ def steer(
     record = _record(found, measured) | condition | _samples(loaded, asked, act(found), measured)
     if refusal is not None:
         record["cosine_with_refusal"] = found.cosine(_read(refusal))
-    record |= {"seconds": time.perf_counter() - started}
+    record |= {"neutral": data or own or "prompts", "seconds": time.perf_counter() - started}
     files = _write(out, found, record)
     run.report(record | {"files": files}, *_shown(record, measured), *map(str, files.values()))
 

@@ -71,6 +71,7 @@ def test_figures_are_those_of_the_library(
     assert receipt["sites"][0]["site"] == "resid_post@1"
     assert receipt["mean_relative_norm"] > 0
     assert len(record["samples"]) == 6
+    assert record["neutral"] == "prompts"
     saved = load_vector(record["files"]["vector"])
     assert saved.where == window(-1)
     assert saved.cosine(vector) == pytest.approx(1.0, abs=1e-5)

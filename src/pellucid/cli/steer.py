@@ -61,10 +61,10 @@ def steer(
     found = made_vector(loaded, source, asked, partial(_dictionaries, run, model, dictionaries))
     found = found.at(wheres(tokens))
     act, condition = _conditional(loaded, found, when, unless)
-    neutral = neutral_texts(
-        loaded, data or (model if model == options.SPECIMEN else None), _NEUTRAL
-    )
-
+    text = options.SPECIMEN if data is None and model == options.SPECIMEN else data
+    neutral = neutral_texts(loaded, text, _NEUTRAL)
+    if not neutral:
+        run.remark("No --data: the prompts themselves stand for neutral text.")
     with run.counter("strengths measured") as on_progress:
         measured = sweep(
             loaded,
@@ -80,7 +80,7 @@ def steer(
     record = _record(found, measured) | condition | _samples(loaded, asked, act(found), measured)
     if refusal is not None:
         record["cosine_with_refusal"] = found.cosine(_read(refusal))
-    record |= {"neutral": data or own or "prompts", "seconds": time.perf_counter() - started}
+    record |= {"neutral": text or "prompts", "seconds": time.perf_counter() - started}
     files = _write(out, found, record)
     run.report(record | {"files": files}, *_shown(record, measured), *map(str, files.values()))
 

@@ -397,6 +397,39 @@ def conditional(bench: Bench) -> list[Record]:
     ]
 
 
+def overlap(bench: Bench, cells: Sequence[Record]) -> list[Record]:
+    """Cosine of other concepts' vectors with the refusal direction, and whether they undo refusal.
+
+    (arXiv 2603.24543: unrelated vectors change jailbreaks through this overlap.)
+    """
+    every = concepts()
+    (comply,) = (concept for concept in every if concept.name == COMPLY)
+    benign, harmful = ([pair[side] for pair in comply.pairs] for side in (0, 1))
+    asked = [item.prompt for item in comply.test]
+    plain = bench.texts(asked)
+    rows = []
+    for cell in cells:
+        if cell["method"] != "caa" or cell["concept"] in (COMPLY, REFUSE):
+            continue
+        concept = next(c for c in every if (c.name, c.target) == (cell["concept"], cell["target"]))
+        sides = ([pair[side] for pair in concept.pairs] for side in (0, 1))
+        vector = caa(bench.model, *sides, cell["site"]).at(WHERES[cell["where"]])
+        edits = vector.interventions(cell["by_rho"][cell["chosen"]]["strength"])
+        texts = bench.texts(asked, edits)
+        rows.append(
+            {
+                "concept": concept.name,
+                "target": concept.target,
+                "site": cell["site"],
+                "cosine": vector.cosine(caa(bench.model, harmful, benign, cell["site"])),
+                "complied": share(comply.test, texts),
+                "refused_as_before": same(texts, plain),
+                "n": len(asked),
+            }
+        )
+    return rows
+
+
 def same(texts: Sequence[str], others: Sequence[str]) -> int:
     """How many texts are equal."""
     return sum(a == b for a, b in zip(texts, others, strict=True))
@@ -429,6 +462,7 @@ def main() -> None:
                 flush=True,
             )
     tables = {"ablation": ablations(bench, cells), "conditional": conditional(bench)}
+    tables["overlap"] = overlap(bench, cells)
     for row in (row for rows in tables.values() for row in rows):
         print(row)
     record = {

@@ -140,6 +140,21 @@ def ablation(result: Record) -> str:
     )
 
 
+def overlap(result: Record) -> str:
+    """Other concepts' vectors and refusal."""
+    rows = [
+        [
+            f"{row['concept']} {row['target']}",
+            row["site"],
+            f"{row['cosine']:.2f}",
+            share(row["complied"], row["n"]),
+            share(row["refused_as_before"], row["n"]),
+        ]
+        for row in result["overlap"]
+    ]
+    return markdown("vector, site, cosine, harmful answered, refused as before", rows)
+
+
 TABLES: dict[str, Callable[[Record], str]] = {
     "overall": overall,
     "steering": steering,
@@ -147,6 +162,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "tokens": tokens,
     "conditional": conditional,
     "ablation": ablation,
+    "overlap": overlap,
 }
 
 

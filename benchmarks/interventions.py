@@ -192,7 +192,7 @@ def idle(folder: Path, size: BenchmarkSize, options: Any) -> Record:
     rows = []
     for what, make, cases in (("forward", forward, whole), ("generation", written, prompt_only)):
         functions = {"plain": make([])} | {name: make(edits) for name, edits in cases.items()}
-        seconds = in_turn(functions, options.repeats if what == "forward" else 5)
+        seconds = in_turn(functions, options.repeats if what == "forward" else 15)
         for name in cases:
             ratios = [a / b - 1 for a, b in zip(seconds[name], seconds["plain"], strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)

@@ -11,7 +11,8 @@ vocabulary.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,7 +41,6 @@ class RecordedRun:
         keys_values: of every block's attention.
         kept: values at the places that were asked for.
         logits: at the last position, after any softcap.
-        why_not: why copies cannot go on from the middle; None where they can.
     """
 
     model: LanguageModel
@@ -50,7 +50,17 @@ class RecordedRun:
     keys_values: list[KeysValues]
     kept: dict[TapPoint, Float[Tensor, "S _"]]
     logits: Float[Tensor, " V"]
-    why_not: str | None = None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether copies can go on from the middle at all: every block filled a cache."""
+        return len(self.keys_values) == self.model.n_layers
+
+    def is_own(self, logits: Float[Tensor, " V"]) -> bool:
+        """Whether logits are the run's own, up to rounding."""
+        tolerance = _CLOSE.get(self.logits.dtype, _CLOSE_OTHERWISE)
+        error = (logits - self.logits).abs().max() / self.logits.abs().max().clamp(min=1e-9)
+        return bool(error <= tolerance)
 
     def block(
         self, layer: int, hidden: Float[Tensor, "R T d"], *, start: int
@@ -68,6 +78,30 @@ class RecordedRun:
         keys, values = self.keys_values[layer]
         prefix = _Prefix(keys[:, :, :start], values[:, :, :start])
         return _call(self.model, layer, hidden, _from(self.arguments[layer], start), prefix)
+
+    def last_token(
+        self, hidden: Float[Tensor, "R T d"], *, start: int
+    ) -> Float[Tensor, "R 1 d"]:
+        """What the last block makes of the last position.
+
+        Of the other positions from `start` on it needs keys and values only.
+
+        Args:
+            hidden: the residuals that the block is given.
+            start: position of the first of them.
+        """
+        layer, last = self.model.n_layers - 1, len(self.ids) - 1
+        own = _Captor()
+        with suppress(_CapturedError):
+            _call(self.model, layer, hidden, _from(self.arguments[layer], start), own)
+        assert own.found is not None
+        prefix = tuple(
+            torch.cat([old[:, :, :start].expand(len(new), -1, -1, -1), new[:, :, :-1]], dim=-2)
+            for old, new in zip(self.keys_values[layer], own.found, strict=True)
+        )
+        return _call(
+            self.model, layer, hidden[:, -1:], _from(self.arguments[layer], last), _Prefix(*prefix)
+        )
 
     def head(self, hidden: Float[Tensor, "R d"]) -> Float[Tensor, "R V"]:
         """The logits that the final residuals give: norm, unembedding and any softcap."""
@@ -91,24 +125,18 @@ def read_out(model: LanguageModel, hidden: Float[Tensor, "*R d"]) -> Float[Tenso
 @torch.no_grad()
 def record(
     model: LanguageModel,
-    ids: Int[Tensor, " S"],
+    ids: Int[Tensor, "B S"],
     *,
     keep: Sequence[TapPoint] = (),
     edits: Sequence[tuple[AnySite, TapFunction]] = (),
-    check: bool = True,
-) -> RecordedRun:
-    """Run a prompt and keep what edited copies of it need.
-
-    The record is checked: going on from the middle of the prompt must give the run's own logits,
-    or else `why_not` says so and copies have to be run as a whole.
+) -> list[RecordedRun]:
+    """Run prompts of one length in one batch and keep what edited copies of each need.
 
     Args:
         model: to run.
-        ids: the prompt.
+        ids: the prompts, without padding.
         keep: where to read values besides.
         edits: taps of the run itself, at its embeddings.
-        check: go on from the middle once, to see that it works; no need for a run that no copy
-            goes on from.
 
     Raises:
         SiteError: the model's family is not known.
@@ -116,7 +144,7 @@ def record(
     paths = [_path(model, layer) for layer in range(model.n_layers)]
     kept: dict[TapPoint, Tensor] = {}
     final = TapPoint(paths[-1], "output")
-    readers = [(point, _keep(kept, point)) for point in [*keep, final]]
+    readers = [(point, _keep(kept, point)) for point in dict.fromkeys([*keep, final])]
     recorders = {path: _Recorder() for path in paths}
     given = {path: {_cache_name(model, path): each} for path, each in recorders.items()}
     with (
@@ -124,20 +152,37 @@ def record(
         called(model.module, paths, given) as calls,
         model.tapped(readers),
     ):
-        logits = model.logits(ids[None])[0, -1]
+        logits = model.logits(ids)[:, -1]
     arguments = [_named(model, path, calls[path]) for path in paths]
-    residuals = [each.pop("")[0] for each in arguments] + [kept[final]]
+    residuals = [each.pop("") for each in arguments] + [kept[final]]
+    shared = [_one_row(each) for each in arguments]
     found = [each.found for each in recorders.values()]
-    run = RecordedRun(
-        model=model,
-        ids=ids,
-        residuals=residuals,
-        arguments=arguments,
-        keys_values=[each for each in found if each is not None],
-        kept=kept,
-        logits=logits,
-    )
-    return replace(run, why_not=_mismatch(run)) if check else run
+    return [
+        RecordedRun(
+            model=model,
+            ids=ids[row],
+            residuals=[each[row] for each in residuals],
+            arguments=shared,
+            keys_values=[
+                (kv[0][row : row + 1], kv[1][row : row + 1]) for kv in found if kv is not None
+            ],
+            kept={point: value[row] for point, value in kept.items()},
+            logits=logits[row],
+        )
+        for row in range(len(ids))
+    ]
+
+
+def _one_row(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of one row of a batch without padding, where all rows have the same."""
+    return {
+        name: tuple(each[:1] for each in value)
+        if name == "position_embeddings"
+        else value[:1]
+        if isinstance(value, Tensor) and value.ndim > 1
+        else value
+        for name, value in arguments.items()
+    }
 
 
 def _path(model: LanguageModel, layer: int) -> str:
@@ -152,7 +197,7 @@ def _cache_name(model: LanguageModel, path: str) -> str:
 
 def _keep(kept: dict[TapPoint, Tensor], point: TapPoint) -> TapFunction:
     def keep(value: Tensor, _: TapCall) -> None:
-        kept[point] = value[0]
+        kept[point] = value
 
     return keep
 
@@ -218,17 +263,16 @@ class _Recorder:
         return keys, values
 
 
-def _mismatch(run: RecordedRun) -> str | None:
-    """Why going on from the middle does not give this very run, None if it does."""
-    if len(run.keys_values) < run.model.n_layers:
-        return "the attention gives its keys and values to no cache"
-    start = len(run.ids) // 2
-    hidden = run.residuals[0][None, start:]
-    for layer in range(run.model.n_layers):
-        hidden = run.block(layer, hidden, start=start)
-    logits = run.head(hidden[:, -1])[0]
-    tolerance = _CLOSE.get(run.logits.dtype, _CLOSE_OTHERWISE)
-    error = (logits - run.logits).abs().max() / run.logits.abs().max().clamp(min=1e-9)
-    if not float(error) <= tolerance:
-        return f"going on from token {start} changes the logits by {float(error):.1e} of them"
-    return None
+class _CapturedError(Exception):
+    """Unwinds a block whose keys and values are known."""
+
+
+class _Captor:
+    """A cache that notes keys and values and lets the block go no further."""
+
+    found: KeysValues | None = None
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Raises, always."""
+        self.found = keys, values
+        raise _CapturedError

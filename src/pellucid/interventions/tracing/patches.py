@@ -19,7 +19,7 @@ from pellucid.interventions.tracing.slots import Slot
 from pellucid.models.resume import RecordedRun
 from pellucid.models.taps import TapCall, TapFunction, TapPoint
 
-TOKENS_AT_ONCE = {"cpu": 1024}
+TOKENS_AT_ONCE = {"cpu": 512}
 TOKENS_AT_ONCE_OTHERWISE = 16_384
 
 
@@ -42,33 +42,58 @@ Copy = Sequence[Put]
 """All that is put into one copy of the prompt."""
 
 
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """What came of patched copies.
+
+    Attributes:
+        logits: at the last position of every copy.
+        note: why the copies were run as a whole, where they had to be; "" otherwise.
+    """
+
+    logits: Float[Tensor, "N V"]
+    note: str = ""
+
+
 @torch.no_grad()
 def patched_logits(
     run: RecordedRun,
     copies: Sequence[Copy],
     *,
     tokens_at_once: int | None = None,
+    whole: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Float[Tensor, "N V"]:
-    """The logits at the last position of every patched copy of a recorded prompt.
+) -> Patched:
+    """Run every patched copy of a recorded prompt.
+
+    One copy more without any patch goes with the last of them; unless it gives the run's own
+    logits, all copies are run again as a whole.
 
     Args:
         run: the prompt.
         copies: what is put where, a copy each; one without patches gives the run's own logits.
         tokens_at_once: the most tokens of a batch; the device's default if not given.
+        whole: run the whole model on every copy, whether or not that is needed.
         on_progress: called with how many copies are done, and of how many.
     """
-    found = run.logits.new_empty(len(copies), len(run.logits))
     budget = tokens_at_once or TOKENS_AT_ONCE.get(run.ids.device.type, TOKENS_AT_ONCE_OTHERWISE)
+    found = run.logits.new_empty(len(copies) + 1, len(run.logits))
+    whole = whole or not run.resumes
     done = 0
-    for start, chosen in _batches(run, copies, budget):
-        batch = [copies[index] for index in chosen]
-        logits = _walk(run, batch, start) if run.why_not is None else _whole(run, batch)
+    for start, chosen in _batches(run, [*copies, ()], budget, whole=whole):
+        batch = [copies[index] if index < len(copies) else () for index in chosen]
+        logits = _whole(run, batch) if whole else _walk(run, batch, start)
         found[torch.tensor(chosen, device=found.device)] = logits
         done += len(chosen)
         if on_progress is not None:
-            on_progress(done, len(copies))
-    return found
+            on_progress(min(done, len(copies)), len(copies))
+    if not whole and not run.is_own(found[-1]):
+        again = patched_logits(
+            run, copies, tokens_at_once=tokens_at_once, whole=True, on_progress=on_progress
+        )
+        return Patched(again.logits, "run as a whole: going on from the middle gave other logits")
+    note = "" if run.resumes else "run as a whole: the attention fills no cache"
+    return Patched(found[:-1], note)
 
 
 def _first_layer(copy: Copy) -> int:
@@ -76,14 +101,18 @@ def _first_layer(copy: Copy) -> int:
 
 
 def _batches(
-    run: RecordedRun, copies: Sequence[Copy], budget: int
+    run: RecordedRun, copies: Sequence[Copy], budget: int, *, whole: bool
 ) -> Iterator[tuple[int, list[int]]]:
-    """Copies that are computed together, in the order in which they join, and from which token."""
+    """Copies that are computed together, in the order in which they join, and from which token.
+
+    The last copy, the one without patches, goes with those that start last.
+    """
     first = [min((put.position for put in copy), default=0) for copy in copies]
+    first[-1] = max(first)
     order = sorted(range(len(copies)), key=lambda index: (first[index], index))
     at = 0
     while at < len(order):
-        start = 0 if run.why_not is not None else first[order[at]]
+        start = 0 if whole else first[order[at]]
         rows = max(1, budget // (len(run.ids) - start))
         batch = order[at : at + rows]
         at += len(batch)
@@ -102,8 +131,10 @@ def _walk(run: RecordedRun, batch: Sequence[Copy], start: int) -> Float[Tensor, 
         for edit in edits[layer]:
             if edit.slot.entry:
                 hidden = edit.apply(hidden)
+        taps = [(edit.slot.point, edit.tap) for edit in edits[layer] if not edit.slot.entry]
+        if layer == run.model.n_layers - 1 and not taps and not edits[layer + 1]:
+            return run.head(run.last_token(hidden, start=start)[:, 0])
         if layer < run.model.n_layers:
-            taps = [(edit.slot.point, edit.tap) for edit in edits[layer] if not edit.slot.entry]
             with run.model.tapped(taps):
                 hidden = run.block(layer, hidden, start=start)
     return run.head(hidden[:, -1])

@@ -105,12 +105,9 @@ def patching_sweep(
     base_ids, source_ids = pair.ends(direction)
     grid = _Grid(slots=[slot(model, place) for place in places], positions=columns)
     points = list(dict.fromkeys(each.point for each in grid.slots))
-    base = record(model, base_ids, keep=points)
-    donors = [grid.values(record(model, source_ids, keep=points, check=False))]
-    if same is not None:
-        third = _third(model, same, pair)
-        donors.append(grid.values(record(model, third, keep=points, check=False)))
-    own = grid.values(base)
+    thirds = [] if same is None else [_third(model, same, pair)]
+    base, *others = record(model, torch.stack([base_ids, source_ids, *thirds]), keep=points)
+    own, donors = grid.values(base), [grid.values(each) for each in others]
     donors += [_noised(own, donors[0], seed + draw) for draw in range(noise)]
     changes = [grid.relative(own, each) for each in donors]
     if not (changes[0] > 0).any():
@@ -120,8 +117,8 @@ def patching_sweep(
         )
     wanted = [np.ones_like(each, bool) if not skip_equal else each > 0 for each in changes]
     copies = [put for d, w in zip(donors, wanted, strict=True) for put in grid.copies(d, w)]
-    logits = patched_logits(base, copies, on_progress=on_progress)
-    effects = pair.effects(logits, direction).double().cpu().numpy()
+    patched = patched_logits(base, copies, on_progress=on_progress)
+    effects = pair.effects(patched.logits, direction).double().cpu().numpy()
     maps = _spread(effects, wanted)
     drawn = maps[len(maps) - noise :]
     settings = {
@@ -149,7 +146,7 @@ def patching_sweep(
         same=None if same is None else maps[1],
         relative_change=changes[0],
         settings=settings,
-        note="" if base.why_not is None else f"run as a whole, because {base.why_not}",
+        note=patched.note,
     )
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from pellucid.core.errors import SiteError
 from pellucid.core.places import HeadSite, Place
 from pellucid.core.types import Site
-from pellucid.models.linear import head_shape
 from pellucid.models.model import LanguageModel
 from pellucid.models.taps import TapPoint
 
@@ -56,10 +55,11 @@ def slot(model: LanguageModel, place: Place | NeuronSite) -> Slot:
         SiteError: the model has no such place, or it cannot be traced.
     """
     if isinstance(place, HeadSite):
-        return _head_slot(model, place)
+        point, columns = model.head_point(place)
+        return Slot(point, place.layer, columns.to(model.device))
     if isinstance(place, NeuronSite):
         point = TapPoint(f"{_inside(model, place.layer, 'mlp')}.{_down(model)}", "input")
-        columns = None if place.neuron is None else torch.tensor([place.neuron])
+        columns = None if place.neuron is None else torch.tensor([place.neuron], device=model.device)
         return Slot(point, place.layer, columns)
     if not isinstance(place, Site):
         raise SiteError(
@@ -72,41 +72,6 @@ def slot(model: LanguageModel, place: Place | NeuronSite) -> Slot:
     if place.kind == "resid_post":
         return Slot(model.point(place), place.layer + 1, entry=True)
     return Slot(model.point(place), place.layer)
-
-
-def _head_slot(model: LanguageModel, place: HeadSite) -> Slot:
-    """Heads of `z` lie side by side in what the output projection is given."""
-    path = _inside(model, place.layer, "attention")
-    assert model.spec is not None
-    layout, heads = model.spec.layout, head_shape(model.module, model.spec, place.layer)
-    all_z = torch.arange(heads.n_heads * heads.d_head)
-    if place.kind == "z":
-        point, columns, n_heads = TapPoint(f"{path}.{layout.output}", "input"), all_z, heads.n_heads
-    else:
-        name, pick, n_heads = {
-            "q": (layout.query, layout.query_rows, heads.n_heads),
-            "k": (layout.key, layout.key_rows, heads.n_kv_heads),
-            "v": (layout.value, layout.value_rows, heads.n_kv_heads),
-        }[place.kind]
-        point = TapPoint(f"{path}.{name}", "output")
-        width = model.module.get_submodule(point.path)
-        columns = pick(torch.arange(_outputs(width)), heads)
-    if place.head is None:
-        return Slot(point, place.layer, columns)
-    if not 0 <= place.head < n_heads:
-        raise SiteError(
-            f"site {place}: layer {place.layer} has {n_heads} heads of this kind; "
-            f"use 0 to {n_heads - 1}"
-        )
-    own = slice(place.head * heads.d_head, (place.head + 1) * heads.d_head)
-    return Slot(point, place.layer, columns[own])
-
-
-def _outputs(projection: torch.nn.Module) -> int:
-    """How many outputs a `Linear` or GPT-2's `Conv1D` has."""
-    from pellucid.models.attention_layouts import weight_and_bias
-
-    return len(weight_and_bias(projection)[0])
 
 
 def _inside(model: LanguageModel, layer: int, part: str) -> str:

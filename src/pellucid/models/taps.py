@@ -162,11 +162,12 @@ def called(
     handles: list[RemovableHandle] = []
 
     def watch(path: str, target: nn.Module) -> Callable[..., Any]:
+        changes = (given or {}).get(path, {})
         signature = inspect.signature(target.forward)
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             bound = signature.bind(*args, **kwargs)
-            bound.arguments.update((given or {}).get(path, {}))
+            bound.arguments.update(changes)
             calls[path] = ModuleCall(bound.args, bound.kwargs)
             return bound.args, bound.kwargs
 
@@ -175,7 +176,7 @@ def called(
     try:
         for path in paths:
             target = submodule(module, path)
-            hook = watch(path, target)
+            hook = _confined(watch(path, target))
             handles.append(target.register_forward_pre_hook(hook, with_kwargs=True))
         yield calls
     finally:

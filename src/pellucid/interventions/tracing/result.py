@@ -31,6 +31,7 @@ class SweepResult:
             where there is no such control.
         same: the same with patches from a third prompt whose answer is that of the patched one.
         relative_change: size of each patch, |new - old| / |old|.
+        low, high: ends of 95% intervals of `effect`; None where there was one run.
         settings: what else identifies the run (JSON-able).
         note: what a reader should know, such as a slower way taken; "" for nothing.
     """
@@ -45,6 +46,8 @@ class SweepResult:
     same: Float64[np.ndarray, "R P"] | None
     relative_change: Float64[np.ndarray, "R P"]
     settings: dict[str, Any]
+    low: Float64[np.ndarray, "R P"] | None = None
+    high: Float64[np.ndarray, "R P"] | None = None
     note: str = ""
 
     @property
@@ -66,6 +69,8 @@ class SweepResult:
             "position": self.positions[column],
             "token": self.tokens[column],
             "effect": float(self.effect[row, column]),
+            "low": None if self.low is None else float(self.low[row, column]),
+            "high": None if self.high is None else float(self.high[row, column]),
             "noise": None if self.noise is None else float(self.noise[row, column]),
             "same_answer": None if self.same is None else float(self.same[row, column]),
             "other_positions": self._elsewhere(row, column),
@@ -98,6 +103,8 @@ class SweepResult:
             "tokens": self.tokens,
             "donor_tokens": self.donor_tokens,
             "effect": self.effect.tolist(),
+            "low": None if self.low is None else self.low.tolist(),
+            "high": None if self.high is None else self.high.tolist(),
             "controls": {
                 "noise": None if self.noise is None else self.noise.tolist(),
                 "same_answer": None if self.same is None else self.same.tolist(),

@@ -101,18 +101,18 @@ def patching_sweep(
         ConfigError: unknown direction.
     """
     places = places_of(model, site, layers)
-    columns = _positions(pair, positions)
+    columns = absolute_positions(len(pair.clean), positions)
     base_ids, source_ids = pair.ends(direction)
-    grid = _Grid(slots=[slot(model, place) for place in places], positions=columns)
+    grid = Grid(slots=[slot(model, place) for place in places], positions=columns)
     points = list(dict.fromkeys(each.point for each in grid.slots))
     thirds = [] if same is None else [_third(model, same, pair)]
     base, *others = record(model, torch.stack([base_ids, source_ids, *thirds]), keep=points)
     own, donors = grid.values(base), [grid.values(each) for each in others]
-    donors += [_noised(own, donors[0], seed + draw) for draw in range(noise)]
+    donors += [noised(own, donors[0], seed + draw) for draw in range(noise)]
     changes = [grid.relative(own, each) for each in donors]
     if not (changes[0] > 0).any():
         raise InterventionError(
-            f"the two runs have the same values at {_named(places)}, tokens {columns}; choose "
+            f"the two runs have the same values at {named(places)}, tokens {columns}; choose "
             "places and tokens after the first difference"
         )
     wanted = [np.ones_like(each, bool) if not skip_equal else each > 0 for each in changes]
@@ -136,7 +136,7 @@ def patching_sweep(
     texts = pair.corrupt_tokens, pair.clean_tokens
     own_texts, donor_texts = texts if direction == "denoise" else texts[::-1]
     return SweepResult(
-        title=f"{_named(places)}: {direction} by patching, {pair.metric_name}",
+        title=f"{named(places)}: {direction} by patching, {pair.metric_name}",
         places=[str(place) for place in places],
         positions=columns,
         tokens=[own_texts[p] for p in columns],
@@ -151,13 +151,14 @@ def patching_sweep(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Grid:
+class Grid:
     """The places and tokens of a sweep; values are one tensor a place, `[positions, width]`."""
 
     slots: list[Slot]
     positions: list[int]
 
     def values(self, run: RecordedRun) -> list[Float[Tensor, "P w"]]:
+        """What a run has there."""
         return [each.read(run.kept[each.point])[self.positions] for each in self.slots]
 
     def relative(self, old: list[Tensor], new: list[Tensor]) -> np.ndarray:
@@ -186,8 +187,8 @@ def _spread(effects: np.ndarray, wanted: list[np.ndarray]) -> list[np.ndarray]:
     return maps
 
 
-def _noised(old: list[Tensor], new: list[Tensor], seed: int) -> list[Tensor]:
-    """Random changes of the old values, as long as the changes to the new."""
+def noised(old: list[Tensor], new: list[Tensor], seed: int) -> list[Tensor]:
+    """Random changes of the old values, as long as the changes to the new ones."""
     generator = torch.Generator().manual_seed(seed)
     found = []
     for a, b in zip(old, new, strict=True):
@@ -197,8 +198,12 @@ def _noised(old: list[Tensor], new: list[Tensor], seed: int) -> list[Tensor]:
     return found
 
 
-def _positions(pair: Contrast, positions: Sequence[int] | None) -> list[int]:
-    length = len(pair.clean)
+def absolute_positions(length: int, positions: Sequence[int] | None) -> list[int]:
+    """Positions in a prompt of that length, all of them for None; negative ones from its end.
+
+    Raises:
+        InterventionError: one is beyond the prompt.
+    """
     chosen = range(length) if positions is None else positions
     for position in chosen:
         if not -length <= position < length:
@@ -229,6 +234,6 @@ def _n_heads(model: LanguageModel, layer: int, kind: str) -> int:
     return attention.n_heads if kind in ("z", "q") else attention.n_kv_heads
 
 
-def _named(places: Sequence[TracingSite]) -> str:
+def named(places: Sequence[TracingSite]) -> str:
     names = [str(place) for place in places]
     return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"

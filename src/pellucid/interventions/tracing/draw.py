@@ -66,3 +66,57 @@ def _short(text: str) -> str:
 def _plain(text: str) -> str:
     """Text that matplotlib does not read as mathematics."""
     return text.replace("$", r"\$")
+
+
+def bars(
+    title: str,
+    names: Sequence[str],
+    values: Float[np.ndarray, " n"],
+    spread: Float[np.ndarray, " n"],
+) -> Any:
+    """A matplotlib figure of one bar a name, and how large it is for random tokens.
+
+    Args:
+        title: of the whole.
+        names: of the bars, the first lowest.
+        values: lengths of the bars.
+        spread: of the control, drawn as a grey band on either side of zero.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 1.2 + 0.2 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    places = np.arange(len(names))
+    axis.barh(places, 2 * spread, left=-spread, color="0.85", label="control: random tokens (rms)")
+    colours = np.where(values >= 0, "#b2182b", "#2166ac")
+    axis.barh(places, values, height=0.5, color=list(colours), label="contribution")
+    axis.set_yticks(places, [_plain(name) for name in names], fontsize=7)
+    axis.axvline(0.0, color="black", linewidth=0.6)
+    axis.set_xlabel("logits")
+    axis.set_title(_plain(title), fontsize=10)
+    axis.legend(fontsize=7)
+    return figure
+
+
+def curves(
+    title: str, places: Sequence[str], lines: Mapping[str, Sequence[float]], unit: str
+) -> Any:
+    """A matplotlib figure of one line a name over places.
+
+    Args:
+        title: of the whole.
+        places: along the x axis.
+        lines: heights by name.
+        unit: of the heights.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(4.0, 1.5 + 0.6 * len(places)), 3.2), layout="constrained")
+    axis = figure.subplots()
+    for name, heights in lines.items():
+        axis.plot(range(len(places)), heights, marker="o", label=_plain(name))
+    axis.set_xticks(range(len(places)), [_plain(place) for place in places], rotation=90, size=8)
+    axis.set_ylabel(unit)
+    axis.set_title(_plain(title), fontsize=10)
+    axis.legend(fontsize=7)
+    return figure

@@ -78,7 +78,6 @@ def generate(
         PromptError: a prompt that the model cannot be asked, or too long with what is to come.
     """
     batch = as_batch(model, prompts)
-    length = max(batch.lengths) + max_new_tokens
     _check(model, interventions, batch, max_new_tokens, options)
     until = _limits(model, batch, mode, query)
     settings = {
@@ -94,7 +93,7 @@ def generate(
             interventions,
             dictionaries=dictionaries,
             batch=batch,
-            length=length,
+            new_tokens=max_new_tokens,
             until=until,
         ) as receipt,
         _seeded(seed),

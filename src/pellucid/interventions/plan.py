@@ -30,7 +30,7 @@ from pellucid.interventions.selection import Prompted
 from pellucid.interventions.spec import Gate, Intervention
 from pellucid.interventions.targets import View, dictionary_of, order_of, view_of, width_of
 from pellucid.models.model import LanguageModel
-from pellucid.models.taps import capture
+from pellucid.models.taps import TapPoint, capture
 
 _OVERWRITING = (Set, PatchFrom, Clamp)
 _ON_FEATURES = (Add, Set, Scale, Clamp)
@@ -44,7 +44,7 @@ class Plan:
         interventions: the edits, applied in this order where they meet.
         dictionaries: of the features they name.
         batch: the prompts; None to take them from the forwards themselves.
-        length: the most tokens a row can come to have; the model's context if None.
+        new_tokens: the most tokens that follow a prompt; None for as many as the context holds.
         until: for each prompt, the first position that no edit may touch; None for no limit.
 
     Raises:
@@ -59,13 +59,13 @@ class Plan:
         *,
         dictionaries: DictionarySet | None = None,
         batch: Batch | None = None,
-        length: int | None = None,
+        new_tokens: int | None = None,
         until: Sequence[int] | None = None,
     ) -> None:
         self._model = model
         self._interventions = list(interventions)
         self._dictionaries = dictionaries
-        self._length = length
+        self._new_tokens = new_tokens
         self._until = until
         self._clock = Clock(batch, self._schedule)
         for each in self._interventions:
@@ -91,10 +91,10 @@ class Plan:
             gate.start()
 
     def _grouped(self) -> Iterator[Group]:
-        """Interventions of one place and kind together, as far as their rows differ."""
+        """Interventions of one place and kind together, as far as their order allows."""
         waiting: list[list[Intervention]] = []
         for each in self._interventions:
-            mates = next((group for group in waiting if _joins(each, group)), None)
+            mates = self._mates(each, waiting)
             if mates is None:
                 waiting.append([each])
             else:
@@ -110,6 +110,20 @@ class Plan:
             source = _source(group, view, sources)
             yield ValueGroup(group, view, self._clock, gate, source)
 
+    def _mates(
+        self, intervention: Intervention, waiting: Sequence[list[Intervention]]
+    ) -> list[Intervention] | None:
+        """The last group to join before one that the intervention must come after."""
+        own = _points(self._model, intervention, self._dictionaries)
+        for group in reversed(waiting):
+            if _joins(intervention, group):
+                return group
+            if own & _points(self._model, group[0], self._dictionaries) and any(
+                _share_rows(intervention, each) for each in group
+            ):
+                return None
+        return None
+
     def _gate(self, gate: Gate | None) -> GateReader | None:
         if gate is None:
             return None
@@ -120,8 +134,7 @@ class Plan:
 
     def _schedule(self, batch: Batch) -> None:
         """Resolve every where-clause against the prompts."""
-        longest = max(self._length or self._model.context_length, batch.ids.shape[1])
-        prompted = Prompted(self._model, batch, longest, self._until)
+        prompted = Prompted(self._model, batch, self._new_tokens, self._until)
         for group in self._groups:
             tables = []
             for each in group.members:
@@ -159,6 +172,22 @@ class Plan:
                     )
 
 
+def _points(
+    model: LanguageModel, intervention: Intervention, dictionaries: DictionarySet | None
+) -> set[TapPoint]:
+    """The tensors that an intervention reads or writes."""
+    if not isinstance(intervention.site, FeatureSite):
+        return {view_of(model, intervention.site).point}
+    dictionary = dictionary_of(intervention.site, dictionaries)
+    return {model.point(site) for site in (dictionary.read_site, *dictionary.write_sites)}
+
+
+def _share_rows(one: Intervention, other: Intervention) -> bool:
+    if one.rows is None or other.rows is None:
+        return True
+    return not set(one.rows).isdisjoint(other.rows)
+
+
 def _joins(intervention: Intervention, group: Sequence[Intervention]) -> bool:
     """Whether an intervention can be computed together with a group."""
     first = group[0]
@@ -170,14 +199,13 @@ def _joins(intervention: Intervention, group: Sequence[Intervention]) -> bool:
         )
     if intervention.site != first.site or type(intervention.op) is not type(first.op):
         return False
-    if isinstance(first.op, Custom) or intervention.rows is None:
+    if isinstance(first.op, Custom):
         return False
     if isinstance(first.op, Set) and isinstance(intervention.op, Set):
         kinds = {isinstance(each.value, Tensor) for each in (first.op, intervention.op)}
         if len(kinds) > 1:
             return False
-    taken = [each.rows for each in group]
-    return all(rows is not None and not set(rows) & set(intervention.rows) for rows in taken)
+    return not any(_share_rows(intervention, each) for each in group)
 
 
 def _check(

@@ -29,7 +29,7 @@ def edit(
     *,
     dictionaries: DictionarySet | None = None,
     batch: Batch | None = None,
-    length: int | None = None,
+    new_tokens: int | None = None,
     until: Sequence[int] | None = None,
 ) -> Iterator[Receipt]:
     """Edit every forward of this thread inside the context; nothing is left behind after it.
@@ -39,7 +39,7 @@ def edit(
         interventions: the edits, applied in this order where they meet.
         dictionaries: of the features they name.
         batch: the prompts. None: each forward from the beginning of a sequence brings its own.
-        length: the most tokens a row can come to have; the model's context if None.
+        new_tokens: the most tokens that follow a prompt; None for as many as the context holds.
         until: for each prompt, the first position that no edit may touch; None for no limit.
 
     Yields:
@@ -51,7 +51,12 @@ def edit(
             context ends) edited nothing.
     """
     plan = Plan(
-        model, interventions, dictionaries=dictionaries, batch=batch, length=length, until=until
+        model,
+        interventions,
+        dictionaries=dictionaries,
+        batch=batch,
+        new_tokens=new_tokens,
+        until=until,
     )
     with watched(model.module, plan.tick), model.tapped(plan.taps):
         yield plan.receipt
@@ -102,9 +107,8 @@ def run(
         PromptError: a prompt that the model cannot be asked.
     """
     batch = as_batch(model, prompts, mask, left=False)
-    length = batch.ids.shape[1]
     with edit(
-        model, interventions, dictionaries=dictionaries, batch=batch, length=length
+        model, interventions, dictionaries=dictionaries, batch=batch, new_tokens=0
     ) as receipt:
         logits = model.logits(batch.ids, batch.mask)
     return Run(logits, batch, receipt)
@@ -140,11 +144,8 @@ def run_with_cache(
     cache: dict[str, Tensor] = {}
     reads = [_reader(model, name, cache) for name in names]
     batch = as_batch(model, prompts, left=False)
-    length = batch.ids.shape[1]
     with (
-        edit(
-            model, interventions, dictionaries=dictionaries, batch=batch, length=length
-        ) as receipt,
+        edit(model, interventions, dictionaries=dictionaries, batch=batch, new_tokens=0) as receipt,
         model.tapped(reads),
     ):
         logits = model.logits(batch.ids, batch.mask)

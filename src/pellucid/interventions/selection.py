@@ -26,18 +26,23 @@ class Prompted:
     Args:
         model: whose tokens they are.
         batch: the prompts.
-        length: the most tokens a row can have, generated ones included.
+        new_tokens: the most tokens that follow a prompt; None for as many as the context holds.
         until: for each prompt, the first position that no edit may touch; None for no limit.
     """
 
     def __init__(
-        self, model: LanguageModel, batch: Batch, length: int, until: Sequence[int] | None = None
+        self,
+        model: LanguageModel,
+        batch: Batch,
+        new_tokens: int | None,
+        until: Sequence[int] | None = None,
     ) -> None:
         self.model = model
         self.batch = batch
-        self.length = length
         self.lengths = batch.lengths
-        self._until = [length] * len(batch) if until is None else list(until)
+        context = max(model.context_length, *self.lengths)
+        self._whole = [context if new_tokens is None else n + new_tokens for n in self.lengths]
+        self._until = self._whole if until is None else list(until)
         special = model.special_token_mask(batch.ids) & batch.mask
         self._openers = (special & (batch.positions == 0)).any(dim=1).tolist()
 
@@ -47,11 +52,11 @@ class Prompted:
         Raises:
             InterventionError: a position is beyond a row, or a span does not occur in it.
         """
-        table = np.zeros((len(rows), self.length), dtype=bool)
+        table = np.zeros((len(rows), max(self._whole)), dtype=bool)
         for number, row in enumerate(rows):
-            table[number] = where.resolve(
+            table[number, : self._whole[row]] = where.resolve(
                 self.lengths[row],
-                self.length,
+                self._whole[row],
                 opener=self._openers[row],
                 spans=partial(find_span, self.model, self.batch.row(row)),
             )

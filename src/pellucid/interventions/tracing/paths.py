@@ -284,13 +284,19 @@ def _output(receiver: Sender) -> Sender:
     return receiver
 
 
-def _order(place: Receiver) -> tuple[int, int]:
-    """Depth: attention before the MLP of its layer."""
+def depth_of(place: Receiver) -> tuple[int, int]:
+    """Order of computation: attention before the MLP of its layer, the logits last."""
     if place == LOGITS:
         return (10**6, 0)
     if isinstance(place, HeadSite) or place.kind == "attn_out":
         return (place.layer, 0)
-    return (place.layer, -1 if place.kind == "embed" else 1)
+    return (place.layer, 1)
+
+
+def follows(model: LanguageModel, sender: Sender, receiver: Receiver) -> bool:
+    """Whether there is a path from the sender straight to the receiver."""
+    sent, got = depth_of(sender), depth_of(receiver)
+    return got > sent and not (_parallel(model) and got[0] == sent[0])
 
 
 def _check(model: LanguageModel, paths: Sequence[Path]) -> None:
@@ -301,8 +307,7 @@ def _check(model: LanguageModel, paths: Sequence[Path]) -> None:
                 "or places without them"
             )
         for receiver in path.receivers:
-            sent, got = _order(path.sender), _order(receiver)
-            if got <= sent or (_parallel(model) and got[0] == sent[0]):
+            if not follows(model, path.sender, receiver):
                 raise InterventionError(
                     f"{receiver} does not come after {path.sender}; a path goes from an earlier "
                     "place to a later one"

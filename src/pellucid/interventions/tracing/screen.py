@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from pellucid.core.errors import ConfigError
@@ -139,13 +139,14 @@ def screen(
     gap = gap if direction == "noise" else -gap
     changes = grid.relative(old, new)
     effect, score = raw / gap, np.where(changes > 0, score / abs(gap), 0.0)
-    cells, drawn = _choose(score, changes > 0, top, sample, seed)
+    cells, drawn = choose(score, changes > 0, top, sample, seed)
     wanted = np.zeros(score.shape, bool)
     for cell in (*cells, *drawn):
         wanted[cell] = True
     exact = np.where(changes > 0, np.nan, 0.0)
     patched = patched_logits(base, grid.copies(new, wanted))
     exact[wanted] = pair.effects(patched.logits, direction).double().cpu().numpy()
+    share, largest = missed(exact, cells, drawn)
     texts = pair.corrupt_tokens, pair.clean_tokens
     own_texts, donor_texts = texts if direction == "denoise" else texts[::-1]
     result = SweepResult(
@@ -177,8 +178,9 @@ def screen(
         exact=exact,
         top=cells,
         sample=drawn,
-        agreement=_rank_agreement(score[wanted], np.abs(exact[wanted])),
-        **_missed(exact, cells, drawn),
+        agreement=rank_agreement(score[wanted], np.abs(exact[wanted])),
+        missed=share,
+        largest_missed=largest,
     )
 
 
@@ -262,8 +264,12 @@ def _neurons(model: LanguageModel) -> list[TracingSite]:
     ]
 
 
-def _choose(
-    score: np.ndarray, possible: np.ndarray, top: int, sample: int, seed: int
+def choose(
+    score: Float64[np.ndarray, "R P"],
+    possible: Bool[np.ndarray, "R P"],
+    top: int,
+    sample: int,
+    seed: int,
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The best cells, and a random sample of the others whose value changes at all."""
     order = np.argsort(-np.where(possible, score, -1.0), axis=None, kind="stable")
@@ -277,7 +283,10 @@ def _choose(
     return cells(order[:top]), cells(rest)
 
 
-def _rank_agreement(score: np.ndarray, exact: np.ndarray) -> float | None:
+def rank_agreement(
+    score: Float64[np.ndarray, " n"], exact: Float64[np.ndarray, " n"]
+) -> float | None:
+    """Rank correlation, None where one of them does not vary."""
     from scipy.stats import spearmanr
 
     if len(score) < 3 or np.ptp(score) == 0 or np.ptp(exact) == 0:
@@ -285,14 +294,17 @@ def _rank_agreement(score: np.ndarray, exact: np.ndarray) -> float | None:
     return float(spearmanr(score, exact).statistic)
 
 
-def _missed(
-    exact: np.ndarray, top: list[tuple[int, int]], sample: list[tuple[int, int]]
-) -> dict[str, float | None]:
+def missed(
+    exact: Float64[np.ndarray, "R P"], top: list[tuple[int, int]], sample: list[tuple[int, int]]
+) -> tuple[float | None, float | None]:
+    """How often and by how much the sample beats the candidates.
+
+    Returns:
+        The share of the sample whose |effect| exceeds the median candidate's, and the largest
+        |effect| in the sample; None without a sample.
+    """
     if not sample or not top:
-        return {"missed": None, "largest_missed": None}
+        return None, None
     found = np.abs([exact[cell] for cell in top])
     rest = np.abs([exact[cell] for cell in sample])
-    return {
-        "missed": float((rest > np.median(found)).mean()),
-        "largest_missed": float(rest.max()),
-    }
+    return float((rest > np.median(found)).mean()), float(rest.max())

@@ -79,9 +79,7 @@ class RecordedRun:
         prefix = _Prefix(keys[:, :, :start], values[:, :, :start])
         return _call(self.model, layer, hidden, _from(self.arguments[layer], start), prefix)
 
-    def last_token(
-        self, hidden: Float[Tensor, "R T d"], *, start: int
-    ) -> Float[Tensor, "R 1 d"]:
+    def last_token(self, hidden: Float[Tensor, "R T d"], *, start: int) -> Float[Tensor, "R 1 d"]:
         """What the last block makes of the last position.
 
         Of the other positions from `start` on it needs keys and values only.
@@ -206,9 +204,7 @@ def _named(model: LanguageModel, path: str, call: ModuleCall) -> dict[str, Any]:
     """A block's arguments by name, its residual under the name "" and the cache left out."""
     signature = inspect.signature(submodule(model.module, path).forward)
     bound = signature.bind(*call.args, **call.kwargs).arguments
-    extra = next(
-        (p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None
-    )
+    extra = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
     named = {**bound, **bound.pop(extra, {})} if extra else dict(bound)
     named.pop(extra or "", None)
     first = next(iter(signature.parameters))

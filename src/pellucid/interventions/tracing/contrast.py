@@ -141,6 +141,59 @@ def contrast(
     )
 
 
+@torch.no_grad()
+def single(
+    model: LanguageModel,
+    clean: Prompt,
+    *,
+    answer: str | int | None = None,
+    other: str | int | None = None,
+    metric: MetricName = "probability",
+) -> Contrast:
+    """One prompt and its metric, for methods that corrupt it themselves or do not patch at all.
+
+    Args:
+        model: that it is given to.
+        clean: text, or ids.
+        answer: the token to follow; the model's own most probable one if not given.
+        other: a rival; the second most probable one if not given.
+        metric: of the logits at the last position.
+
+    Returns:
+        A contrast whose corrupt prompt is the clean one.
+
+    Raises:
+        PromptError: the prompt cannot be read.
+        InterventionError: an answer is not one token, or both are the same.
+    """
+    ids = _ids(model, clean)
+    logits = model.logits(ids[None])[0, -1]
+    first = int(logits.argmax()) if answer is None else _answer_id(model, answer, "answer")
+    ranked = [token for token in logits.topk(2).indices.tolist() if token != first]
+    second = ranked[0] if other is None else _answer_id(model, other, "other")
+    texts, named = model.token_texts(ids), model.token_texts([first, second])
+    if first == second:
+        raise InterventionError(
+            f"answer and other are the same token {named[0]!r}; give two different ones"
+        )
+    function = metric_of(metric, logits, first, second)
+    value = float(function(logits[None])[0])
+    return Contrast(
+        clean=ids,
+        corrupt=ids,
+        clean_tokens=texts,
+        corrupt_tokens=texts,
+        answer=first,
+        other=second,
+        answer_text=named[0],
+        other_text=named[1],
+        metric=function,
+        metric_name=metric,
+        clean_value=value,
+        corrupt_value=value,
+    )
+
+
 def _ids(model: LanguageModel, prompt: Prompt) -> Int[Tensor, " S"]:
     return model.encode(prompt) if isinstance(prompt, str) else model.encode_ids(prompt)
 

@@ -80,7 +80,11 @@ class DirectAttribution:
         from pellucid.interventions.tracing.draw import bars
         from pellucid.interventions.tracing.result import save_picture
 
-        what = self.answer_text if self.other_text is None else f"{self.answer_text} - {self.other_text}"
+        what = (
+            self.answer_text
+            if self.other_text is None
+            else f"{self.answer_text} - {self.other_text}"
+        )
         figure = bars(
             f"direct contributions to logit({what})", self.names, self.contributions, self.spread
         )

@@ -35,7 +35,7 @@ def heat_map(
     height = 1.9 + len(rows) * _CELL * 0.8
     figure = Figure(figsize=(max(width, 4.0), height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    image = None
+    image: Any = None
     for axis, (name, values) in zip(axes, panels.items(), strict=True):
         image = axis.imshow(
             values, cmap="RdBu_r", vmin=-size, vmax=size, origin="lower", aspect="auto"

@@ -33,7 +33,14 @@ from pellucid.interventions.tracing.paths import (
     path_runs,
     sender_changes,
 )
-from pellucid.interventions.tracing.screen import IG_STEPS, SAMPLE, TOP, choose, missed, rank_agreement
+from pellucid.interventions.tracing.screen import (
+    IG_STEPS,
+    SAMPLE,
+    TOP,
+    choose,
+    missed,
+    rank_agreement,
+)
 from pellucid.models.linear import NormWeights
 from pellucid.models.model import LanguageModel
 from pellucid.models.taps import TapCall, TapFunction, TapPoint
@@ -217,7 +224,9 @@ def _input_gradients(
 def _read_point(model: LanguageModel, receiver: Receiver, final: TapPoint) -> TapPoint:
     if receiver == LOGITS:
         return final
-    return model.head_point(receiver)[0] if isinstance(receiver, HeadSite) else model.point(receiver)
+    return (
+        model.head_point(receiver)[0] if isinstance(receiver, HeadSite) else model.point(receiver)
+    )
 
 
 def _residual_point(model: LanguageModel, receiver: Sender) -> TapPoint:

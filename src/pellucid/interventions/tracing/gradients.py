@@ -10,7 +10,7 @@ Three ways to take the gradient at the base prompt:
 Shape legend: R rows, S positions, D width of a place's tensor, H heads, G key-value heads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -195,5 +195,3 @@ def _one_key_at_a_time(
     n = 1 - p + w
     mean = (p * dpattern).sum(-1, keepdim=True)
     return ((mean + (w - p) * dpattern) / n - mean).sum(1)
-
-

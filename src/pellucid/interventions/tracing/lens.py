@@ -121,8 +121,6 @@ def lens(
     )
 
 
-def divergence(
-    log_p: Float[Tensor, "*N V"], log_q: Float[Tensor, "*N V"]
-) -> Float[Tensor, "*N"]:
+def divergence(log_p: Float[Tensor, "*N V"], log_q: Float[Tensor, "*N V"]) -> Float[Tensor, "*N"]:
     """KL(p || q) in nats."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -76,10 +75,3 @@ def metric_of(
             return Divergence(clean.detach().clone())
     assert name in METRIC_NAMES, name
     raise AssertionError
-
-
-def gap_share(
-    values: Float[Tensor, "*N"], base: Float[Tensor, "*M"] | float, source: Tensor | float
-) -> Float[Tensor, "*N"]:
-    """How much of the way from the base's metric to the source's: 0 at the base, 1 at the source."""
-    return (values - base) / (torch.as_tensor(source) - base)

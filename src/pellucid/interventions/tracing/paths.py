@@ -170,9 +170,7 @@ def sender_changes(runs: PathRuns, paths: Sequence[Path]) -> Float[Tensor, "E S 
 
 
 @torch.no_grad()
-def path_logits(
-    runs: PathRuns, paths: Sequence[Path], changes: Float[Tensor, "E S d"]
-) -> Patched:
+def path_logits(runs: PathRuns, paths: Sequence[Path], changes: Float[Tensor, "E S d"]) -> Patched:
     """The logits of the base run after each path is patched with its sender's change.
 
     Args:
@@ -270,9 +268,7 @@ def _change(runs: PathRuns, sender: Sender) -> Float[Tensor, "S d"]:
     if spec.attn_post_norm is None:
         return change
     raw = runs.base.kept[runs.base.model.attention_pattern_point(sender.layer)]
-    norm = submodule(
-        runs.base.model.module, spec.block_path(sender.layer, spec.attn_post_norm)
-    )
+    norm = submodule(runs.base.model.module, spec.block_path(sender.layer, spec.attn_post_norm))
     changed: Tensor = norm(raw + change) - norm(raw)
     return changed
 

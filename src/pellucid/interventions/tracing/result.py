@@ -57,8 +57,10 @@ class SweepResult:
         return int(row), int(column)
 
     def strongest(self, count: int = 5) -> list[dict[str, Any]]:
-        """The largest effects, each beside its controls."""
-        order = np.argsort(-np.nan_to_num(np.abs(self.effect)), axis=None, kind="stable")[:count]
+        """The largest effects of patches that changed anything, each beside its controls."""
+        size = np.where(self.relative_change > 0, np.abs(self.effect), -1.0)
+        order = np.argsort(-size, axis=None, kind="stable")
+        order = order[: min(count, int((size >= 0).sum()))]
         cells = (np.unravel_index(index, self.effect.shape) for index in order)
         return [self.cell(int(row), int(column)) for row, column in cells]
 
@@ -88,6 +90,7 @@ class SweepResult:
             "sites": [
                 {"site": place, "tokens_edited": int(row.sum())}
                 for place, row in zip(self.places, edited, strict=True)
+                if row.any()
             ],
             "tokens_edited": int(edited.sum()),
             "mean_relative_norm": float(self.relative_change[edited].mean()) if edited.any() else 0,
@@ -131,7 +134,8 @@ class SweepResult:
         if self.same is not None:
             panels["control: donor with the same answer"] = self.same
         labels = [
-            a if a == b else f"{a} < {b}" for a, b in zip(self.tokens, self.donor_tokens, strict=True)
+            a if a == b else f"{a} < {b}"
+            for a, b in zip(self.tokens, self.donor_tokens, strict=True)
         ]
         return save_picture(heat_map(self.title, panels, self.places, labels), Path(path))
 
@@ -148,7 +152,9 @@ def save_picture(figure: Any, path: Path) -> Path:
         StorageError: it cannot be written.
     """
     if path.suffix not in PICTURES:
-        raise ConfigError(f"{path} ends in {path.suffix!r}; pictures end in {' or '.join(PICTURES)}")
+        raise ConfigError(
+            f"{path} ends in {path.suffix!r}; pictures end in {' or '.join(PICTURES)}"
+        )
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)

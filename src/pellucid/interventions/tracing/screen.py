@@ -12,7 +12,7 @@ of the rest, which says what the screen may have missed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from pellucid.core.errors import ConfigError
 from pellucid.core.places import HeadSite
-from pellucid.core.types import Site
 from pellucid.interventions.tracing.contrast import Contrast, Direction
 from pellucid.interventions.tracing.gradients import (
     AttentionRun,
@@ -81,6 +80,14 @@ class Screen:
                 "largest_missed": self.largest_missed,
             }
         }
+
+    def receipt(self) -> dict[str, Any]:
+        """How many tokens were edited where, and by how much: the patches that were run."""
+        run = np.zeros(self.score.shape, bool)
+        for cell in (*self.top, *self.sample):
+            run[cell] = True
+        change = np.where(run, self.estimate.relative_change, 0.0)
+        return replace(self.estimate, relative_change=change).receipt()
 
     def cell(self, row: int, column: int) -> dict[str, Any]:
         """One patch: estimated and exact."""

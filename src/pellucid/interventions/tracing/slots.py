@@ -59,8 +59,9 @@ def slot(model: LanguageModel, place: Place | NeuronSite) -> Slot:
         return Slot(point, place.layer, columns.to(model.device))
     if isinstance(place, NeuronSite):
         point = TapPoint(f"{_inside(model, place.layer, 'mlp')}.{_down(model)}", "input")
-        columns = None if place.neuron is None else torch.tensor([place.neuron], device=model.device)
-        return Slot(point, place.layer, columns)
+        if place.neuron is None:
+            return Slot(point, place.layer)
+        return Slot(point, place.layer, torch.tensor([place.neuron], device=model.device))
     if not isinstance(place, Site):
         raise SiteError(
             f"{place} cannot be traced; use a residual, attention or MLP site, a head as in "

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from pellucid.core.errors import InterventionError, PromptError
 from pellucid.core.places import HEAD_KINDS, HeadSite, parse_place
-from pellucid.core.types import SITE_KINDS, Site
+from pellucid.core.types import Site
 from pellucid.interventions.tracing.contrast import Contrast, Direction, Prompt
 from pellucid.interventions.tracing.patches import Put, patched_logits
 from pellucid.interventions.tracing.result import SweepResult
-from pellucid.interventions.tracing.slots import NeuronSite, Slot, TracingSite, slot
+from pellucid.interventions.tracing.slots import Slot, TracingSite, slot
 from pellucid.models.model import LanguageModel
 from pellucid.models.resume import RecordedRun, record
 
@@ -50,7 +50,7 @@ def places_of(
     chosen = range(model.n_layers) if layers is None else layers
     if site in HEAD_KINDS:
         return [
-            HeadSite(site, layer, head)  # type: ignore[arg-type]
+            HeadSite(site, layer, head)
             for layer in chosen
             for head in range(_n_heads(model, layer, site))
         ]
@@ -235,5 +235,6 @@ def _n_heads(model: LanguageModel, layer: int, kind: str) -> int:
 
 
 def named(places: Sequence[TracingSite]) -> str:
+    """The places in a few words: the only one, or the first and the last."""
     names = [str(place) for place in places]
     return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"

@@ -1,4 +1,4 @@
-"""The tuned lens: an affine translator a layer, trained to predict what the model will (Belrose 2023).
+"""The tuned lens: an affine translator a layer, trained to say what the model will (Belrose 2023).
 
     lens_l(h) = unembed(norm(h + h A_l + b_l)),   trained to minimise KL(final || lens_l)
 
@@ -146,9 +146,7 @@ def train_tuned_lens(
         schedule.step()
         if on_progress is not None:
             on_progress(step + 1, steps)
-    return TunedLens(
-        weight=weight.detach(), bias=bias.detach(), fingerprint=lens.fingerprint
-    )
+    return TunedLens(weight=weight.detach(), bias=bias.detach(), fingerprint=lens.fingerprint)
 
 
 @torch.no_grad()

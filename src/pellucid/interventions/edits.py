@@ -45,6 +45,7 @@ class Group(ABC):
         self.tally = Tally(members, self.selection)
         self._clock = clock
         self._gate = gate
+        self._reached = 0
 
     @property
     @abstractmethod
@@ -54,6 +55,27 @@ class Group(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Called when the selection has been filled."""
+
+    def start(self) -> None:
+        """A forward begins."""
+        self._reached = 0
+
+    def finish(self) -> None:
+        """A forward has run to its end.
+
+        Raises:
+            InterventionError: it computed selected tokens, and not every tap was reached.
+        """
+        if self._reached >= len(self.taps):
+            return
+        missed = self.selection.entries(self._clock, torch.device("cpu"))
+        if missed is not None:
+            each = self.members[int(missed.members[0])]
+            raise InterventionError(
+                f"the intervention {each.op.name} at {each.site} edited no token of a forward that "
+                "computed tokens it selects: its place was never reached; choose one that every "
+                "forward computes"
+            )
 
     def _opened(self, entries: Entries) -> Tensor | None:
         return None if self._gate is None else self._gate.opened(entries.rows, entries.columns)
@@ -96,6 +118,7 @@ class ValueGroup(Group):
             self._source.fill(operations, self.selection)
 
     def _edit(self, value: Tensor, _: TapCall) -> Tensor | None:
+        self._reached += 1
         entries = self.selection.entries(self._clock, value.device)
         if entries is None:
             return None
@@ -103,13 +126,16 @@ class ValueGroup(Group):
         whole = value[entries.rows, entries.columns]
         old = self._view.read(whole).flatten(1)
         exact = old.to(torch.promote_types(old.dtype, torch.float32))
+        opened = self._opened(entries)
+        if _closed(opened):
+            self.tally.count(entries, exact, None, opened)
+            return None
         try:
             new = self._kernel(exact, entries)
         except (RuntimeError, IndexError) as error:
             raise _does_not_fit(self.members[0], old, str(error)) from error
         if new.shape != old.shape:
             raise _does_not_fit(self.members[0], old, f"it gives shape {tuple(new.shape)}")
-        opened = self._opened(entries)
         if opened is not None:
             new = torch.where(opened[:, None], new, exact)
         self.tally.count(entries, exact, new - exact, opened)
@@ -166,6 +192,7 @@ class FeatureGroup(Group):
 
     def _read(self, value: Tensor, _: TapCall) -> None:
         self._pending = None
+        self._reached += 1
         entries = self.selection.entries(self._clock, value.device)
         if entries is None:
             return
@@ -182,6 +209,7 @@ class FeatureGroup(Group):
         self._pending = entries, amounts, opened
 
     def _write(self, value: Tensor, slot: int) -> Tensor | None:
+        self._reached += 1
         if self._pending is None:
             return None
         entries, amounts, opened = self._pending
@@ -203,6 +231,11 @@ def _affine(intervention: Intervention) -> tuple[float, float]:
         return op.factor, 0.0
     assert isinstance(op, Add), op
     return 1.0, op.strength
+
+
+def _closed(opened: Tensor | None) -> bool:
+    """Whether a gate is known to be closed everywhere; no device is waited for to know it."""
+    return opened is not None and opened.device.type == "cpu" and not bool(opened.any())
 
 
 def _require_tokens(

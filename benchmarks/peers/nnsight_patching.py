@@ -15,7 +15,7 @@ def prepare(task: PatchingTask) -> dict[str, Sweep]:
 
     def clean_values() -> list[torch.Tensor]:
         with model.trace(clean):
-            values = list().save()
+            values = list().save()  # noqa: C408  (a literal has no save)
             for layer in range(task.layers):
                 values.append(model.model.layers[layer].input)
         return list(values)
@@ -37,7 +37,7 @@ def prepare(task: PatchingTask) -> dict[str, Sweep]:
     def one_batch() -> list[list[float]]:
         values = clean_values()
         with model.trace() as tracer:
-            found = list().save()
+            found = list().save()  # noqa: C408  (a literal has no save)
             for layer in range(task.layers):
                 for position in range(length):
                     with tracer.invoke(corrupt):

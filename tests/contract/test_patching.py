@@ -6,10 +6,11 @@ from torch import Tensor
 
 from pellucid.core.places import HeadSite
 from pellucid.core.types import Site
+from pellucid.interventions import Intervention, Set
 from pellucid.interventions.run import run as run_edited
-from pellucid.interventions import Intervention, Set, at
 from pellucid.interventions.tracing.patches import Put, patched_logits
 from pellucid.interventions.tracing.slots import NeuronSite, TracingSite, slot
+from pellucid.interventions.where import at as token
 from pellucid.models.load import load_model
 from pellucid.models.model import LanguageModel
 from pellucid.models.resume import record
@@ -75,12 +76,12 @@ def test_a_residual_sweep_equals_interventions_one_by_one(family: str) -> None:
     vector = torch.linspace(-1, 1, model.d_model)
     cells = [(layer, position) for layer in range(N_LAYERS) for position in range(LENGTH)]
     (run,) = record(model, ids[None])
-    copies = [[Put(slot(model, Site("resid_pre", l)), p, vector)] for l, p in cells]
+    copies = [[Put(slot(model, Site("resid_pre", row)), at, vector)] for row, at in cells]
 
     patched = patched_logits(run, copies).logits
 
     for (layer, position), got in zip(cells, patched, strict=True):
-        edit = Intervention(Site("resid_pre", layer), Set(vector), at(position))
+        edit = Intervention(Site("resid_pre", layer), Set(vector), token(position))
         wanted = run_edited(model, ids[None], [edit]).logits[0, -1]
         assert torch.allclose(got, wanted, atol=2e-5)
 

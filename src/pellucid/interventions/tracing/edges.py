@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from pellucid.core.places import HeadKind, HeadSite
 from pellucid.core.types import Site
 from pellucid.interventions.tracing.contrast import Contrast, Direction
 from pellucid.interventions.tracing.gradients import interpolating, point_gradients
+from pellucid.interventions.tracing.metrics import Metric
 from pellucid.interventions.tracing.paths import (
     LOGITS,
     Path,
@@ -122,11 +123,11 @@ def edge_scores(
         ConfigError: another direction.
         SiteError: the model's family is not known.
     """
-    senders, receivers = _senders(model), _receivers(model)
+    senders, receivers = _senders(model), receivers_of(model)
     runs = path_runs(model, pair, direction, senders)
     changes = sender_changes(runs, [Path(sender, ()) for sender in senders])
     between = interpolating(model, runs.base.residuals[0], runs.source.residuals[0], steps)
-    reads = _input_gradients(model, pair, runs.base.ids, receivers, between, steps)
+    reads = input_gradients(model, pair.metric, runs.base.ids, receivers, between, steps)
     gap = pair.corrupt_value - pair.clean_value
     gap = gap if direction == "noise" else -gap
     score = (torch.einsum("usd,vsd->uv", changes, reads) / gap).double().cpu().numpy()
@@ -173,7 +174,8 @@ def _senders(model: LanguageModel) -> list[Sender]:
     return found
 
 
-def _receivers(model: LanguageModel) -> list[Receiver]:
+def receivers_of(model: LanguageModel) -> list[Receiver]:
+    """Queries, keys and values of every head, every MLP, and the logits, in order of depth."""
     found: list[Receiver] = []
     for layer in range(model.n_layers):
         attention = model.block(layer).attention
@@ -187,15 +189,24 @@ def _receivers(model: LanguageModel) -> list[Receiver]:
     return sorted([*found, LOGITS], key=depth_of)
 
 
-def _input_gradients(
+def input_gradients(
     model: LanguageModel,
-    pair: Contrast,
-    ids: Tensor,
+    metric: Metric,
+    ids: Int[Tensor, " S"],
     receivers: list[Receiver],
     between: list[tuple[TapPoint, TapFunction]],
     steps: int,
 ) -> Float[Tensor, "V S d"]:
-    """The gradient of the metric at the residual that each receiver reads, for it alone."""
+    """The gradient of the metric at the residual that each receiver reads, for it alone.
+
+    Args:
+        model: to run.
+        metric: of the logits at the last position.
+        ids: the prompt.
+        receivers: that read.
+        between: what makes the rows differ, as `interpolating` does.
+        steps: how many rows; the gradient is the mean over them.
+    """
     kept: dict[TapPoint, Tensor] = {}
 
     def keep(point: TapPoint) -> tuple[TapPoint, TapFunction]:
@@ -209,7 +220,7 @@ def _input_gradients(
     residuals = {_residual_point(model, each) for each in receivers if each != LOGITS}
     readers = [keep(point) for point in residuals]
     gradients = point_gradients(
-        model, ids, list(points.values()), pair.metric, rows=steps, taps=[*between, *readers]
+        model, ids, list(points.values()), metric, rows=steps, before=[*between, *readers]
     )
     found = []
     for receiver in receivers:

@@ -17,14 +17,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from pellucid.core.errors import ConfigError
 from pellucid.core.places import HeadSite
 from pellucid.interventions.tracing.contrast import Contrast, Direction
 from pellucid.interventions.tracing.gradients import (
-    AttentionRun,
     attention_run,
     dropping,
     interpolating,
@@ -216,9 +215,9 @@ class _Estimator:
             if exact_softmax and isinstance(place, HeadSite) and place.kind in "qk"
         }
         points += list(turned.values())
+        ends = self.base.ids, self.source.ids
         runs = {
-            layer: [attention_run(self.model, run.ids, layer) for run in (self.base, self.source)]
-            for layer in turned
+            layer: tuple(attention_run(self.model, ids, layer) for ids in ends) for layer in turned
         }
 
         def effects(gradients: dict[TapPoint, Tensor]) -> np.ndarray:
@@ -226,7 +225,9 @@ class _Estimator:
             for number, place in enumerate(places):
                 if place.layer in turned and isinstance(place, HeadSite) and place.kind in "qk":
                     z = gradients[turned[place.layer]]
-                    rows.append(self._softmax(place, runs[place.layer], z)[:, grid.positions])
+                    old_run, new_run = runs[place.layer]
+                    found = softmax_effects(place, old_run, new_run, z)
+                    rows.append(found[:, grid.positions])
                     continue
                 each = grid.slots[number]
                 own = each.read(gradients[each.point])[:, grid.positions]
@@ -243,7 +244,7 @@ class _Estimator:
             points,
             self.pair.metric,
             rows=layers,
-            taps=dropping(self.model),
+            after=dropping(self.model),
         )
         return estimate, np.abs(effects(dropped)).sum(axis=0) / max(1, layers - 1)
 
@@ -254,13 +255,8 @@ class _Estimator:
             self.model, self.base.residuals[0], self.source.residuals[0], self.steps
         )
         return point_gradients(
-            self.model, self.base.ids, points, self.pair.metric, rows=self.steps, taps=between
+            self.model, self.base.ids, points, self.pair.metric, rows=self.steps, before=between
         )
-
-    def _softmax(
-        self, place: HeadSite, runs: list[AttentionRun], z_gradient: Float[Tensor, "R S Hh"]
-    ) -> Float[Tensor, "R S"]:
-        return softmax_effects(self.model, place, runs[0], runs[1], z_gradient)
 
 
 def _neurons(model: LanguageModel) -> list[TracingSite]:

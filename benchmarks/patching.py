@@ -8,7 +8,7 @@ give the same values.
 Two-hop: prompts "the RELATION of the state containing PLACE is" and the same with a place of a
 state with another answer. A swap patches the donor's residual at one place and token and counts
 when the model's answer becomes the donor state's. Controls: a random token instead of the bridge, a
-donor of the SAME state, and random changes of the same size. Bootstrap intervals over pairs. From
+donor of the SAME state, and random changes of the same size. Wilson intervals over pairs. From
 the repository's root:
 
     python -m benchmarks.patching --peers /work/env/peers
@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=Path, help="folder of the peers' environments")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--keep-speed", action="store_true", help="take the speed recorded last")
     parser.add_argument("--pairs", type=int, default=200, help="two-hop pairs")
     given = parser.parse_args()
     record: dict[str, Any] = {
@@ -57,8 +58,11 @@ def main() -> None:
         "hardware": hardware(),
         "speed": {},
     }
+    if given.keep_speed:
+        record["speed"] = json.loads(RESULTS.read_text())["speed"]
     with tempfile.TemporaryDirectory() as folder:
-        for name, task in tasks(Path(folder), given.repeats).items():
+        todo = {} if given.keep_speed else tasks(Path(folder), given.repeats)
+        for name, task in todo.items():
             record["speed"][name] = race(task, given.peers, Path(folder))
             show_speed(name, record["speed"][name])
     record["two_hop"] = two_hop(given.pairs)

@@ -167,6 +167,32 @@ def _steps_row(mine: list[Record], steps: int) -> list[str]:
     ]
 
 
+def patching(result: Record) -> str:
+    """Processor seconds of a whole sweep, a row a side."""
+    rows = [
+        [
+            name,
+            f"{case['patches']}",
+            side,
+            f"{figures['cpu_s']:.3f}",
+            f"{figures['times_ours']:.1f}",
+            f"{figures['largest_difference']:.0e}",
+        ]
+        for name, case in result["speed"].items()
+        for side, figures in case["sides"].items()
+    ]
+    return markdown("model, patches, side, CPU s, times ours, values differ by", rows)
+
+
+def swaps(result: Record) -> str:
+    """Share of two-hop pairs, a row a swap or control."""
+    rows = [
+        [name, f"{row['mean']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", str(row["n"])]
+        for name, row in result["two_hop"]["figures"].items()
+    ]
+    return markdown("what, share, 95% interval, pairs", rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -174,6 +200,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "growth": ("growth.json", growth),
     "long": ("growth.json", long),
     "all_steps": ("all_steps.json", all_steps),
+    "patching": ("patching.json", patching),
+    "swaps": ("patching.json", swaps),
 }
 
 

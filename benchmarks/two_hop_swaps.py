@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import binomtest
 from torch import Tensor
 
 from pellucid import api
@@ -26,7 +27,8 @@ TWO_HOP = "the {relation} of the state containing {place} is"
 ONE_HOP = "the state of {place} is"
 BRIDGE, LAST, ONE_HOP_BRIDGE = 7, 8, 4
 SEED = 0
-BOOTSTRAPS = 2000
+BEFORE_THE_MOVE = (0, 1)
+"""Layers whose input still has the answer at the place: later it is at the last token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,8 @@ def add_pair(model: LanguageModel, pair: SwapPair, figures: dict[str, list[float
         return model.encode(TWO_HOP.format(relation=pair.relation, place=place))
 
     ids = torch.stack([prompt(each) for each in (pair.place, pair.donor, pair.same)])
-    base, donor, same = record(model, ids)
+    mlp = slot(model, Site("mlp_out", 0))
+    base, donor, same = record(model, ids, keep=[mlp.point])
     (one_hop,) = record(model, model.encode(ONE_HOP.format(place=pair.donor))[None])
     own, other = (int(model.encode(w)[1]) for w in (pair.answer, pair.donor_answer))
     answered = int(base.logits.argmax()) == own and int(donor.logits.argmax()) == other
@@ -109,19 +112,27 @@ def add_pair(model: LanguageModel, pair: SwapPair, figures: dict[str, list[float
         [Put(slot(model, Site("resid_pre", layer)), BRIDGE, row[ONE_HOP_BRIDGE])]
         for layer, row in enumerate(one_hop.residuals[: model.n_layers])
     ]
-    logits = patched_logits(base, [copy for each in grids for copy in each] + bridge).logits
+    first = [[Put(mlp, BRIDGE, each.kept[mlp.point][BRIDGE])] for each in (donor, same)]
+    copies = [copy for each in grids for copy in each] + bridge + first
+    logits = patched_logits(base, copies).logits
     swapped = (logits.argmax(-1) == other).float().numpy()
     kept = (logits.argmax(-1) == own).float().numpy()
     n, length = model.n_layers * ids.shape[1], ids.shape[1]
     maps = swapped[: 3 * n].reshape(3, model.n_layers, length)
+    figures["swapped, mlp_out@0 alone, bridge"].append(swapped[-2])
+    figures["control, mlp_out@0 alone, bridge, donor of the same state: answer kept"].append(
+        kept[-1]
+    )
     kept_same = kept[2 * n : 3 * n].reshape(model.n_layers, length)
-    elsewhere = int(np.random.default_rng(number).choice(BRIDGE))
+    others = [position for position in range(length) if position != BRIDGE]
+    elsewhere = int(np.random.default_rng(number).choice(others))
     for layer in range(model.n_layers):
         at = f"resid_pre@{layer}"
         figures[f"swapped, {at}, bridge (the place)"].append(maps[0, layer, BRIDGE])
         figures[f"swapped, {at}, last token"].append(maps[0, layer, LAST])
         figures[f"swapped, {at}, bridge, one-hop donor"].append(swapped[3 * n + layer])
-        figures[f"control, {at}, random other token"].append(maps[0, layer, elsewhere])
+        if layer in BEFORE_THE_MOVE:
+            figures[f"control, {at}, random other token"].append(maps[0, layer, elsewhere])
         figures[f"control, {at}, bridge, noise of the same size"].append(maps[1, layer, BRIDGE])
         figures[f"control, {at}, bridge, donor of the same state: answer kept"].append(
             kept_same[layer, BRIDGE]
@@ -159,8 +170,7 @@ def noised(base: RecordedRun, donor: RecordedRun, seed: int) -> list[Float[Tenso
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Mean over pairs with its 95% bootstrap interval."""
-    data, rng = np.array(values), np.random.default_rng(SEED)
-    means = data[rng.integers(len(data), size=(BOOTSTRAPS, len(data)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(data.mean()), "low": float(low), "high": float(high), "n": len(data)}
+    """Share of the pairs with its 95% Wilson interval."""
+    count, total = int(sum(values)), len(values)
+    low, high = binomtest(count, total).proportion_ci(method="wilson")
+    return {"mean": count / total, "low": float(low), "high": float(high), "n": total}

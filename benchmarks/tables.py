@@ -193,6 +193,32 @@ def swaps(result: Record) -> str:
     return markdown("what, share, 95% interval, pairs", rows)
 
 
+def screening(result: Record) -> str:
+    """How screens agree with real patches, a row a site and method."""
+
+    def shown(row: Record, name: str) -> str:
+        figure = row[name]
+        return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+    rows = [
+        [row["site"], row["method"], *(shown(row, name) for name in _SCREENED)]
+        for row in result["screens"]
+    ]
+    return markdown("site, method, rank agreement, beat the median, largest of the rest", rows)
+
+
+_SCREENED = ("agreement", "missed", "largest_missed")
+
+
+def lenses(result: Record) -> str:
+    """KL to the final prediction, a row a lens and a column a layer."""
+    rows = [
+        [name, *(f"{value:.3f}" for value in values)] for name, values in result["lens_kl"].items()
+    ]
+    layers = [f"layer {layer}" for layer in range(len(rows[0]) - 1)]
+    return markdown(", ".join(["lens", *layers]), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -202,6 +228,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "all_steps": ("all_steps.json", all_steps),
     "patching": ("patching.json", patching),
     "swaps": ("patching.json", swaps),
+    "screening": ("screening.json", screening),
+    "lenses": ("screening.json", lenses),
 }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from pellucid.cli import demo, evaluate, patch, specimen, trace, train
+from pellucid.cli import demo, evaluate, patch, specimen, steer, trace, train
 from pellucid.cli.run import verb
 
 
@@ -40,6 +40,7 @@ def build() -> Any:
     app.command("eval")(verb(evaluate.evaluate))
     app.command("trace")(verb(trace.trace))
     app.command("patch")(verb(patch.patch))
+    app.command("steer")(verb(steer.steer))
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)
     group.command("train")(verb(specimen.train))

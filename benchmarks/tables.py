@@ -200,6 +200,56 @@ def idle(result: Record) -> str:
         for case in result["idle"]["cases"]
     ]
     return markdown("of, edit, plain s, overhead, quartiles, of the fastest runs, repeats", rows)
+def patching(result: Record) -> str:
+    """Processor seconds of a whole sweep, a row a side."""
+    rows = [
+        [
+            name,
+            f"{case['patches']}",
+            side,
+            f"{figures['cpu_s']:.3f}",
+            f"{figures['times_ours']:.1f}",
+            f"{figures['largest_difference']:.0e}",
+        ]
+        for name, case in result["speed"].items()
+        for side, figures in case["sides"].items()
+    ]
+    return markdown("model, patches, side, CPU s, times ours, values differ by", rows)
+
+
+def swaps(result: Record) -> str:
+    """Share of two-hop pairs, a row a swap or control."""
+    rows = [
+        [name, f"{row['mean']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", str(row["n"])]
+        for name, row in result["two_hop"]["figures"].items()
+    ]
+    return markdown("what, share, 95% interval, pairs", rows)
+
+
+def screening(result: Record) -> str:
+    """How screens agree with real patches, a row a site and method."""
+
+    def shown(row: Record, name: str) -> str:
+        figure = row[name]
+        return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+    rows = [
+        [row["site"], row["method"], *(shown(row, name) for name in _SCREENED)]
+        for row in result["screens"]
+    ]
+    return markdown("site, method, rank agreement, beat the median, largest of the rest", rows)
+
+
+_SCREENED = ("agreement", "missed", "largest_missed")
+
+
+def lenses(result: Record) -> str:
+    """KL to the final prediction, a row a lens and a column a layer."""
+    rows = [
+        [name, *(f"{value:.3f}" for value in values)] for name, values in result["lens_kl"].items()
+    ]
+    layers = [f"layer {layer}" for layer in range(len(rows[0]) - 1)]
+    return markdown(", ".join(["lens", *layers]), rows)
 
 
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
@@ -211,6 +261,10 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "all_steps": ("all_steps.json", all_steps),
     "clamps": ("interventions.json", clamps),
     "idle": ("interventions.json", idle),
+    "patching": ("patching.json", patching),
+    "swaps": ("patching.json", swaps),
+    "screening": ("screening.json", screening),
+    "lenses": ("screening.json", lenses),
 }
 
 

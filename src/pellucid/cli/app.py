@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from pellucid.cli import demo, evaluate, intervene, specimen, steer, trace, train
+from pellucid.cli import demo, evaluate, intervene, patch, specimen, steer, trace, train
 from pellucid.cli.run import verb
 
 
@@ -41,6 +41,7 @@ def build() -> Any:
     app.command("trace")(verb(trace.trace))
     app.command("intervene")(verb(intervene.intervene))
     app.command("steer")(verb(steer.steer))
+    app.command("patch")(verb(patch.patch))
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)
     group.command("train")(verb(specimen.train))

@@ -39,7 +39,7 @@ class Judge:
         phrases = tuple(" ".join(phrase.lower().split()) for phrase in self.phrases)
         object.__setattr__(self, "phrases", tuple(phrase for phrase in phrases if phrase))
         if not self.phrases:
-            raise DataError("the judge has no phrase; give at least one with which a refusal begins")
+            raise DataError("the judge has no phrase; give at least one that begins a refusal")
 
     def __call__(self, answer: str) -> str:
         """`refused` or `complied`."""

@@ -37,7 +37,9 @@ class Request:
         group: what must not be in two parts at once: an object, a template, a source.
         part: which stage uses it (see `PARTS`).
         behaviour: `complied` or `refused` where it is known; else the model is run and judged.
-        answer: the model's answer, once it was run; for benign text possibly the true one.
+        answer: the model's answer, once it was run.
+        continuation: of benign text that asks for nothing: how it goes on. Such text is never
+            answered; it is traffic that a guard must leave alone.
     """
 
     prompt: str
@@ -46,6 +48,7 @@ class Request:
     part: str
     behaviour: str = ""
     answer: str = ""
+    continuation: str = ""
 
     @property
     def is_attack(self) -> bool:
@@ -63,10 +66,10 @@ class Request:
 
 
 def read_requests(path: str | Path) -> list[Request]:
-    """Requests of a JSONL file: `prompt`, `label`, and maybe `group`, `part`, `behaviour`, `answer`.
+    """Requests of a JSONL file, whose objects have the fields of `Request`.
 
-    Without `group` every prompt is its own; without `part` whole groups are dealt out by a hash of
-    their names, in the shares of `PARTS`.
+    `prompt` and `label` are needed. Without `group` every prompt is its own; without `part` whole
+    groups are dealt out by a hash of their names, in the shares of `PARTS`.
 
     Raises:
         DataError: no such file, nothing in it, a line that is no request, a group in several parts
@@ -149,9 +152,8 @@ def _request(line: str, where: str) -> Request:
         raise DataError(f"{where} has no prompt; write an object with prompt and label")
     known = set(Request.__dataclass_fields__)
     if set(record) - known:
-        raise DataError(
-            f"{where} has the key {sorted(set(record) - known)[0]!r}; use {', '.join(sorted(known))}"
-        )
+        strange = sorted(set(record) - known)[0]
+        raise DataError(f"{where} has the key {strange!r}; use {', '.join(sorted(known))}")
     given: dict[str, Any] = {key: str(value) for key, value in record.items()}
     given.setdefault("group", given["prompt"])
     given.setdefault("part", _dealt(given["group"]))

@@ -50,10 +50,8 @@ def specimen_requests(size: int = 500, seed: int = 0) -> list[Request]:
 
 def specimen_judge() -> Judge:
     """Knows the first words of the corpus's refusals, as whoever has read some answers does."""
-    return Judge(
-        tuple(" ".join(form.refusal.render({})[n].word for n in range(_OPENINGS))
-              for form in instructions.FORMS)  # fmt: skip
-    )
+    openings = [form.refusal.render({})[:_OPENINGS] for form in instructions.FORMS]
+    return Judge(tuple(" ".join(token.word for token in words) for words in openings))
 
 
 def _drawn(number: int, label: str, split: Split, part: str) -> Request:
@@ -67,7 +65,7 @@ def _drawn(number: int, label: str, split: Split, part: str) -> Request:
 
 
 def _other_text(count: int, seed: int, split: Split, part: str) -> list[Request]:
-    """Documents of the other tasks, each cut at a random place; the answer is how it goes on."""
+    """Documents of the other tasks, each cut at a random place."""
     tasks = [task for task in TASKS if task != instructions.TASK]
     found = []
     for number, task in enumerate(tasks):
@@ -76,5 +74,7 @@ def _other_text(count: int, seed: int, split: Split, part: str) -> list[Request]
             cut = Random(f"{seed} {task} {index}").randrange(1, len(made.tokens))
             start, rest = " ".join(made.tokens[:cut]), " ".join(made.tokens[cut:])
             group = f"{part} {task} {index}"
-            found.append(Request(prompt=start, label=BENIGN, group=group, part=part, answer=rest))
+            found.append(
+                Request(prompt=start, label=BENIGN, group=group, part=part, continuation=rest)
+            )
     return found

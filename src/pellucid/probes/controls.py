@@ -57,19 +57,28 @@ class Part:
     groups: Sequence[str]
 
 
-def scored(train: Part, test: Part, *, method: Method = "logistic", seed: int = 0) -> Scored:
+def scored(
+    train: Part,
+    test: Part,
+    *,
+    method: Method = "logistic",
+    line: Line | None = None,
+    seed: int = 0,
+) -> Scored:
     """Fit a probe on one part and measure it, and its controls, on another.
 
     Args:
         train: what it is fitted on.
         test: what it is measured on, without a group of `train`.
         method: `logistic` or `mean_difference`.
+        line: the probe, if it has been fitted on `train` already.
         seed: of folds, shuffles, directions and resamples.
 
     Raises:
         DataError: one class only, values that are not finite, or groups that cannot be split.
     """
-    line = fit(train.x, train.labels, train.groups, method=method, seed=seed)
+    if line is None:
+        line = fit(train.x, train.labels, train.groups, method=method, seed=seed)
     rng = np.random.default_rng(seed)
     shuffled, by_heart = _shuffled(train, test, line, method, rng)
     return Scored(

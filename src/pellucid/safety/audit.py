@@ -63,17 +63,20 @@ def audit(
     }
     tokens = suspected_tokens(discovery)
     record["suspected"] = tokens
-    for name, edits in (
-        ("guarded", guard.interventions),
-        ("unconditional", guard.treatment.gated(None)),
-    ):
-        progress(name, 0.2 if name == "guarded" else 0.6)
-        gate = guard.gate if name == "guarded" else None
-        part = _behaviour(subject, discovery, harmful, benign, edits, tokens)
-        kl = divergence(subject, benign, guard.treatment, gate, seed=seed)
-        strict = divergence(subject, benign, guard.treatment, gate, every_token=True, seed=seed)
-        part |= {"benign_kl": kl.to_json(), "benign_kl_every_token": strict.to_json()}
-        record |= part if name == "guarded" else {name: part}
+    arms = {"guarded": guard.gate, "unconditional": None}
+    costs = []
+    for number, every in enumerate((False, True)):
+        progress("benign text", 0.2 + 0.2 * number)
+        pairs = [(guard.treatment, gate) for gate in arms.values()]
+        costs.append(divergence(subject, benign, pairs, every_token=every, seed=seed))
+    for number, (name, gate) in enumerate(arms.items()):
+        progress(name, 0.6 + 0.2 * number)
+        edits = guard.treatment.gated(gate)
+        part = _behaviour(subject, discovery, harmful, benign, edits, tokens) | {
+            "benign_kl": costs[0][number].to_json(),
+            "benign_kl_every_token": costs[1][number].to_json(),
+        }
+        record |= part if gate is not None else {name: part}
     record["overlap"] = overlap(subject, discovery, guard)
     return record
 

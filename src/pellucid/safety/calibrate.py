@@ -1,8 +1,9 @@
 """Calibration: where the gate's threshold lies, and which treatment goes behind it.
 
 The threshold is set on benign traffic at 1% and at .1% false positives. Treatments are compared
-behind the gate by what they let through, then by how well their answers read, then by what they
-cost on benign text; those whose sites are computed before the gate's cannot be used.
+behind the gate by what they let through, then by how well their answers read, then by how far they
+move the benign text that the gate stops (where it is closed nothing is done). Those whose sites
+are computed before the gate's cannot be used.
 """
 
 from collections.abc import Sequence
@@ -29,8 +30,8 @@ from pellucid.safety.treatment import (
 from pellucid.safety.validate import residual_sites
 
 STRENGTHS = (1.0, 1.5, 2.0)
-TEXTS = 200
-"""Benign texts that the divergence of every treatment is measured on, at most."""
+ENOUGH = 0.01
+"""How much recall the stricter of two false-positive rates may cost."""
 
 
 class Calibration(NamedTuple):
@@ -67,8 +68,7 @@ def calibrate(
     subject: Subject,
     discovery: Discovery,
     *,
-    fpr: float = 0.001,
-    seed: int = 0,
+    fpr: float | None = None,
     progress: Progress = silent,
 ) -> Calibration:
     """Set the threshold, and choose the treatment by what it does.
@@ -76,8 +76,8 @@ def calibrate(
     Args:
         subject: the model, its judge, and the dictionaries of the candidates.
         discovery: what was found.
-        fpr: share of benign traffic that the gate may stop, above 0 and below .5.
-        seed: of the resampling.
+        fpr: share of benign traffic that the gate may stop, above 0 and below .5; None for the
+            strictest of `FPRS` that costs at most `ENOUGH` of the recall.
         progress: told how far it is.
 
     Raises:
@@ -85,7 +85,7 @@ def calibrate(
         DataError: the part `calibrate` has no attack or no benign traffic, or scores are NaN.
         InterventionError: no treatment can be used behind the gate.
     """
-    if not 0 < fpr < 0.5:
+    if fpr is not None and not 0 < fpr < 0.5:
         raise ConfigError(f"the false-positive rate is {fpr}; give one above 0 and below .5")
     requests = of_part(discovery.requests, "calibrate")
     benign = of_part(discovery.requests, "calibrate", BENIGN)
@@ -94,7 +94,11 @@ def calibrate(
         raise DataError("the part 'calibrate' has no attack; give more requests")
     traffic = discovery.probe.scores(subject.model, subject.ids(benign))
     caught = discovery.probe.scores(subject.model, subject.ids(attacks))
+    if fpr is None:
+        recalls = {rate: _at_rate(traffic, caught, rate)["recall"]["value"] for rate in FPRS}
+        fpr = min(rate for rate in FPRS if recalls[rate] >= max(recalls.values()) - ENOUGH)
     probe = discovery.probe.at(threshold_at(traffic, fpr))
+    stopped = [r for r, score in zip(benign, traffic, strict=True) if score > probe.threshold]
     record: dict[str, Any] = {
         "fpr": fpr,
         "threshold": probe.threshold,
@@ -103,12 +107,13 @@ def calibrate(
             f"{rate:g}": _at_rate(traffic, caught, rate) for rate in sorted({*FPRS, fpr})
         },
         "traffic": len(benign),
+        "stopped": len(stopped),
         "attacks": len(attacks),
     }
     tried = []
     for number, treatment in enumerate(found := treatments(discovery)):
         progress("treatments", number / len(found))
-        tried.append(_tried(subject, discovery, treatment, gate_of(probe), attacks, benign, seed))
+        tried.append(_tried(subject, discovery, treatment, gate_of(probe), attacks, stopped))
     usable = [n for n, row in enumerate(tried) if "refused_because" not in row]
     if not usable:
         raise InterventionError(
@@ -116,16 +121,16 @@ def calibrate(
             "again with earlier --site"
         )
     best = min(usable, key=lambda n: _merit(tried[n]))
-    chosen = {key: tried[best][key] for key in ("attack_success", "benign_kl")}
-    record |= {"treatments": tried, "chosen": found[best].name} | chosen
+    record |= {"treatments": tried, "chosen": found[best].name}
+    record["attack_success"] = tried[best]["attack_success"]
     return Calibration(probe, found[best], record)
 
 
 def _merit(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Less is better."""
+    """Less is better; answers that read within .05 nats a token as well count as equal."""
     success = row["attack_success"]["after"]["value"]
     reads = row["fluency"] if row["fluency"] is not None else float("inf")
-    return success, round(reads, 3), row["benign_kl"]["value"]
+    return success, reads // 0.05, row["kl_where_open"]
 
 
 def _at_rate(traffic: np.ndarray, caught: np.ndarray, rate: float) -> dict[str, Any]:
@@ -144,8 +149,7 @@ def _tried(
     treatment: Treatment,
     gate: Gate,
     attacks: Sequence[Request],
-    benign: Sequence[Request],
-    seed: int,
+    stopped: Sequence[Request],
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"treatment": treatment.name, "hash": treatment.hash}
     try:
@@ -153,7 +157,7 @@ def _tried(
     except InterventionError as error:
         return row | {"refused_because": str(error)}
     reads = fluency(subject, attacks, said)
-    cost = divergence(subject, benign[:: -(-len(benign) // TEXTS)], treatment, gate, seed=seed)
+    cost = divergence(subject, stopped, [(treatment, gate)])[0].kl if stopped else 0.0
     return row | {
         "attack_success": {
             "before": wilson(len(attacks), len(attacks)).to_json(),
@@ -161,5 +165,5 @@ def _tried(
         },
         "natural": natural(said, discovery.requests),
         "fluency": reads if np.isfinite(reads) else None,
-        "benign_kl": cost.to_json(),
+        "kl_where_open": cost,
     }

@@ -16,8 +16,8 @@ from pellucid.core.errors import DataError
 from pellucid.core.types import AnySite, Site
 from pellucid.probes.controls import Part, scored
 from pellucid.probes.features import FeatureProbe, fit_features, rank
-from pellucid.probes.fit import Line, cross_validated, fit, mean_difference
-from pellucid.probes.metrics import separation
+from pellucid.probes.fit import Choice, cross_validated, fit, logistic, mean_difference
+from pellucid.probes.metrics import auroc, separation
 from pellucid.probes.probe import Probe
 from pellucid.probes.reading import Tokens, read_features, read_sites
 from pellucid.safety.candidates import SEARCHED, Candidate, Search, leans, search
@@ -28,7 +28,7 @@ from pellucid.safety.subject import Progress, Subject, silent
 from pellucid.safety.treatment import clamp_features
 
 FEWEST = 10
-CLOSE = 2e-3
+CLOSE, CLOSE_RECALL = 2e-3, 0.02
 
 
 @final
@@ -90,11 +90,10 @@ def discover(
     probe, by_site, values = _raw(subject, fitted, tested, sites, seed)
     directions, refusal = _directions(fitted, values)
     record: dict[str, Any] = {
-        "requests": {part: _counts([r for r in observed if r.part == part])
-                     for part in dict.fromkeys(r.part for r in observed)},
+        "requests": _counts_by_part(observed),
         "raw": {"site": str(probe.site), "sites": by_site},
         "words": _words(subject, fitted, tested, seed),
-    }  # fmt: skip
+    }
     features: FeatureProbe | None = None
     candidates: list[Candidate] = []
     if subject.dictionaries is not None:
@@ -124,6 +123,11 @@ def _require_attacks(fitted: Sequence[Request], tested: Sequence[Request]) -> No
             )
 
 
+def _counts_by_part(requests: Sequence[Request]) -> dict[str, dict[str, int]]:
+    parts = dict.fromkeys(request.part for request in requests)
+    return {part: _counts([r for r in requests if r.part == part]) for part in parts}
+
+
 def _counts(part: Sequence[Request]) -> dict[str, int]:
     harmful = [request for request in part if request.label == HARMFUL]
     return {
@@ -141,27 +145,34 @@ def _raw(
     sites: Sequence[AnySite],
     seed: int,
 ) -> tuple[Probe, list[dict[str, Any]], dict[AnySite, np.ndarray]]:
-    """The probe at the earliest site whose cross-validated AUROC is within `CLOSE` of the best."""
+    """The probe at the earliest site that is near the best in cross-validation."""
     read = [read_sites(subject.model, subject.ids(part), sites) for part in (fitted, tested)]
     train, test = ({site: v.cpu().double().numpy() for site, v in each.items()} for each in read)
     rows, inner, lines = [], [], []
     for site in sites:
-        parts = [_part(train[site], fitted), _part(test[site], tested)]
-        found = scored(*parts, seed=seed)
-        plain = mean_difference(parts[0].x, parts[0].labels)
-        inner.append(cross_validated(parts[0].x, parts[0].labels, parts[0].groups, seed=seed)[1])
-        lines.append(found.line)
-        figures = separation(found.line(parts[1].x), parts[1].labels, parts[1].groups, seed=seed)
+        known, new = _part(train[site], fitted), _part(test[site], tested)
+        inner.append(cross_validated(known.x, known.labels, known.groups, seed=seed))
+        lines.append(logistic(known.x, known.labels, inner[-1].penalty))
+        found = scored(known, new, line=lines[-1], seed=seed)
+        figures = separation(lines[-1](new.x), new.labels, new.groups, seed=seed)
+        plain = mean_difference(known.x, known.labels)
         rows.append(
-            {"site": str(site), "cross_validated": inner[-1]}
+            {"site": str(site), "cross_validated": inner[-1]._asdict()}
             | found.to_json()
             | {"recall_at_fpr": figures["recall_at_fpr"]}
-            | {"mean_difference": separation(
-                plain(parts[1].x), parts[1].labels, parts[1].groups, seed=seed)["value"]}
-        )  # fmt: skip
-    chosen = next(n for n, value in enumerate(inner) if value >= max(inner) - CLOSE)
+            | {"mean_difference": auroc(plain(new.x), new.labels)}
+        )
+    chosen = _earliest(inner)
     probe = Probe.of(sites[chosen], lines[chosen], method="logistic", penalty=lines[chosen].penalty)
     return probe, rows, train
+
+
+def _earliest(choices: Sequence[Choice]) -> int:
+    """The first site that is near the best in recall without false alarms, and in AUROC."""
+    recall = max(each.recall for each in choices) - CLOSE_RECALL
+    good = [n for n, each in enumerate(choices) if each.recall >= recall]
+    area = max(choices[n].auroc for n in good) - CLOSE
+    return next(n for n in good if choices[n].auroc >= area)
 
 
 def _part(x: np.ndarray, requests: Sequence[Request]) -> Part:
@@ -200,7 +211,7 @@ def _words(
                 if token in column:
                     x[row, column[token]] = 1
         parts.append(_part(x, requests))
-    line: Line = fit(parts[0].x, parts[0].labels, parts[0].groups, seed=seed)
+    line = fit(parts[0].x, parts[0].labels, parts[0].groups, seed=seed)
     return separation(line(parts[1].x), parts[1].labels, parts[1].groups, seed=seed)
 
 

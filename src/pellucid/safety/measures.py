@@ -130,27 +130,31 @@ class Divergence:
         }
 
 
+Arm = tuple[Treatment, Gate | None]
+
+
 def divergence(
     subject: Subject,
     requests: Sequence[Request],
-    treatment: Treatment,
-    gate: Gate | None = None,
+    arms: Sequence[Arm],
     *,
     every_token: bool = False,
     seed: int = 0,
-) -> Divergence:
-    """The cost of a treatment on benign text, teacher forced.
+) -> list[Divergence]:
+    """The cost of treatments on benign text, teacher forced.
 
     Each text is a prompt and how it goes on (the true continuation, or the model's own answer).
     Tokens before the decision are not counted: edits there cannot happen, and would flatter.
 
     Args:
         subject: the model.
-        requests: benign, with answers.
-        treatment: what is done at the prompt's last token.
-        gate: when; None for always.
+        requests: benign, with continuations or answers.
+        arms: treatments with their gates, None for always.
         every_token: take every token for a decision, and count them all: the harshest reading.
         seed: of the resampling.
+
+    Returns:
+        One figure an arm.
 
     Raises:
         DataError: no request has an answer.
@@ -166,10 +170,22 @@ def divergence(
         rows[1 if every_token else len(prompt)].append(whole)
     sums = []
     for start, batch in sorted(rows.items()):
-        edits = treatment.everywhere(gate) if every_token else treatment.placed(at(start - 1), gate)
+        edits = [
+            treatment.everywhere(gate) if every_token else treatment.placed(at(start - 1), gate)
+            for treatment, gate in arms
+        ]
+        batch = sorted(batch, key=len)
         for first in range(0, len(batch), _TEXTS):
             sums.append(_compared(subject, batch[first : first + _TEXTS], edits, start))
-    kl, before, after, counts = (np.concatenate(column) for column in zip(*sums, strict=True))
+    table = np.concatenate(sums)
+    counts, before = table[:, 0], table[:, 1]
+    pairs = table[:, 2:].T.reshape(len(arms), 2, -1)
+    return [_figure(counts, before, kl, after, seed) for kl, after in pairs]
+
+
+def _figure(
+    counts: np.ndarray, before: np.ndarray, kl: np.ndarray, after: np.ndarray, seed: int
+) -> Divergence:
     low, high = interval(
         lambda drawn: float(drawn @ kl / max(float(drawn @ counts), 1e-12)),
         len(kl),
@@ -241,20 +257,27 @@ def _continued(subject: Subject, text: str) -> list[int]:
 
 @torch.no_grad()
 def _compared(
-    subject: Subject, rows: Sequence[Sequence[int]], edits: Sequence[Intervention], start: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """By row: sum of KL, of both cross-entropies, and how many predictions from `start` on."""
+    subject: Subject,
+    rows: Sequence[Sequence[int]],
+    arms: Sequence[Sequence[Intervention]],
+    start: int,
+) -> np.ndarray:
+    """By row: how many predictions from `start` on, the plain sum of cross-entropies, and for each
+    arm the sums of KL and of cross-entropies."""
     prompts = [list(row) for row in rows]
     plain = run(subject.model, prompts)
-    edited = run(subject.model, prompts, edits, dictionaries=subject.dictionaries)
-    before, after = (each.logits.float().log_softmax(-1) for each in (plain, edited))
+    before = plain.logits.float().log_softmax(-1)
     ids, positions = plain.batch.ids, plain.batch.positions
     counted = (positions[:, 1:] >= start).double()
-    kl = (before.exp() * (before - after)).sum(-1)[:, :-1].double()
-    sums = [(kl * counted).sum(1)]
-    for logp in (before, after):
+
+    def surprise(logp: Float[Tensor, "B S V"]) -> Float[Tensor, " B"]:
         right = logp[:, :-1].gather(2, ids[:, 1:, None])[..., 0].double()
-        sums.append((-right * counted).sum(1))
-    parts = [*sums, counted.sum(1)]
-    first, second, third, last = (part.cpu().numpy() for part in parts)
-    return first, second, third, last
+        return -(right * counted).sum(1)
+
+    columns = [counted.sum(1), surprise(before)]
+    for edits in arms:
+        edited = run(subject.model, prompts, edits, dictionaries=subject.dictionaries)
+        after = edited.logits.float().log_softmax(-1)
+        kl = (before.exp() * (before - after)).sum(-1)[:, :-1].double()
+        columns += [(kl * counted).sum(1), surprise(after)]
+    return torch.stack(columns, 1).cpu().numpy()

@@ -15,8 +15,8 @@ from pellucid.specimen.labels import Split
 from pellucid.specimen.mixture import TASKS, document_rng, sample_documents
 
 SHARES: dict[str, tuple[float, float, float]] = {
-    "fit": (1.0, 1.0, 0.2),
-    "test": (0.5, 0.5, 0.2),
+    "fit": (1.0, 1.0, 1.0),
+    "test": (0.5, 0.5, 0.5),
     "validate": (0.3, 0.2, 0.0),
     "calibrate": (0.4, 1.2, 0.8),
     "audit": (1.0, 1.0, 0.5),

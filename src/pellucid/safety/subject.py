@@ -86,7 +86,7 @@ class Subject:
         return texts, receipts
 
     def observe(self, requests: Sequence[Request], progress: Progress = silent) -> list[Request]:
-        """The requests with what the model did, where that was not given.
+        """The requests with what the model did; a behaviour that was given is kept.
 
         Args:
             requests: to be asked.
@@ -95,13 +95,12 @@ class Subject:
         Raises:
             PromptError: a prompt that the model cannot be asked.
         """
-        asked = [
-            n for n, each in enumerate(requests) if not each.behaviour and not each.continuation
-        ]
-        ids = self.ids([requests[n] for n in asked])
+        asked = [n for n, each in enumerate(requests) if not each.answer and not each.continuation]
         found = list(requests)
         if not asked:
             return found
-        for number, answer in zip(asked, self.answers(ids, progress=progress)[0], strict=True):
-            found[number] = requests[number].observed(answer, self.judge(answer))
+        answers, _ = self.answers(self.ids([requests[n] for n in asked]), progress=progress)
+        for number, answer in zip(asked, answers, strict=True):
+            behaviour = requests[number].behaviour or self.judge(answer)
+            found[number] = requests[number].observed(answer, behaviour)
         return found

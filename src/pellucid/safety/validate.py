@@ -116,7 +116,7 @@ def _arms(
     if discovery.candidates and subject.dictionaries is not None:
         found = {each.site: each.refused_mean for each in discovery.candidates}
         arms["features"] = [clamp_features("features", found)]
-        arms |= _random_features(subject, discovery, rng)
+        arms |= random_features(subject, discovery, rng)
     sites = residual_sites(discovery)
     if sites:
         vector = discovery.directions[sites[0]]
@@ -140,10 +140,23 @@ def _random_like(vector: Float[Tensor, " d"], rng: np.random.Generator) -> Float
     return drawn * (vector.norm() / drawn.norm())
 
 
-def _random_features(
+def random_features(
     subject: Subject, discovery: Discovery, rng: np.random.Generator
 ) -> dict[str, list[Treatment]]:
-    """Draws of features that are as often active, done the same or moved as far."""
+    """Draws of features of the same layer and rate of activation as the candidates.
+
+    Args:
+        subject: the model and its dictionaries.
+        discovery: whose candidates are matched.
+        rng: of the draws.
+
+    Returns:
+        `random features`, clamped to their own averages in refused requests, and `random features,
+        same size`, shifted so that as long a vector is written as by the candidates.
+
+    Raises:
+        DataError: a layer has no other active feature.
+    """
     dictionaries = subject.dictionaries
     assert dictionaries is not None
     fitted = [r for r in discovery.requests if r.part == "fit" and r.label == HARMFUL]

@@ -57,6 +57,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--items", type=int, default=64, help="items a task")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="keep the workflow here, and go on from it")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -129,8 +130,7 @@ def arms(case: Case) -> list[Record]:
         case.edited("guard", guard.treatment, guard.gate),
         case.edited("the same edits, no gate", guard.treatment, None),
         case.edited("the same edits, random gate", guard.treatment, gate_of(other)),
-        case.edited("random features, guard's gate",
-                    drawn["random features, same size"][0], guard.gate),
+        case.edited("random features, no gate", drawn["random features, same size"][0], None),
         case.prompted(),
         case.filtered("blocklist", blocklist(case)),
         case.filtered("bag of words", bag_of_words(case)),
@@ -215,7 +215,7 @@ def main() -> None:
     options = parse_options()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        stages, cost = measure(lambda: run(options, Path(folder)))
+        stages, cost = measure(lambda: run(options, options.keep or Path(folder)))
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),

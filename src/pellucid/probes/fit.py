@@ -5,7 +5,7 @@ vector. The strength of the logistic probe's penalty is chosen by cross-validati
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -52,12 +52,21 @@ def fit(
         ConfigError: unknown method.
         DataError: one class only, values that are not finite, or groups that cannot be split.
     """
+    check_method(method)
     labels, x = check_classes(labels), _checked(x)
     if method == "mean_difference":
         return mean_difference(x, labels)
-    if method != "logistic":
-        raise ConfigError(f"method is {method!r}; use logistic or mean_difference")
     return logistic(x, labels, cross_validated(x, labels, groups, seed=seed).penalty)
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown method.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(f"method is {method!r}; use {' or '.join(get_args(Method))}")
 
 
 def mean_difference(x: Matrix, labels: Labels) -> Line:

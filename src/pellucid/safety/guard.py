@@ -22,6 +22,7 @@ from pellucid.models.model import LanguageModel
 from pellucid.probes.probe import Probe
 from pellucid.safety.calibrate import Calibration
 from pellucid.safety.stage import read_stage
+from pellucid.safety.subject import BATCH, Progress, silent
 from pellucid.safety.treatment import Treatment, gate_of
 
 STAGE = "calibrate"
@@ -37,14 +38,14 @@ class Guarded:
         texts: one answer a prompt.
         readings: of the gate, one a prompt.
         actions: `guarded` or `passed`, one a prompt, as the receipt has it.
-        receipt: what was edited.
+        receipts: what was edited, one a batch.
         entries: of the audit trail.
     """
 
     texts: list[str]
     readings: list[float]
     actions: list[str]
-    receipt: Receipt
+    receipts: list[Receipt]
     entries: list[dict[str, Any]]
 
 
@@ -75,12 +76,13 @@ class Guard:
         """The gated edits: one list for all rows, as each row's gate decides for it."""
         return self.treatment.gated(self.gate)
 
-    def generate(
+    def answer(
         self,
         prompts: Sequence[str],
         *,
         max_new_tokens: int = 16,
         trail: str | Path | None = None,
+        progress: Progress = silent,
         **options: Any,
     ) -> Guarded:
         """Answer prompts, editing only the rows whose gate opens.
@@ -88,7 +90,8 @@ class Guard:
         Args:
             prompts: texts.
             max_new_tokens: the most tokens of an answer.
-            trail: a JSONL file that gets one line a prompt; None for none.
+            trail: a JSONL file that gets one line a prompt, batch by batch; None for none.
+            progress: told how far it is.
             **options: of `interventions.generate`.
 
         Raises:
@@ -98,32 +101,29 @@ class Guard:
         if isinstance(prompts, str) or not len(prompts):
             raise PromptError(f"prompts is {prompts!r}; give a list of at least one text")
         ids = [self.model.encode(prompt).tolist() for prompt in prompts]
-        readings = self.probe.scores(self.model, ids).tolist()
-        made = generate(
-            self.model,
-            ids,
-            self.interventions,
-            max_new_tokens=max_new_tokens,
-            dictionaries=self.dictionaries,
-            **options,
-        )
-        edited = {
-            row
-            for site in made.receipt.sites
-            for row, prefill, decode in site.by_row
-            if prefill + decode
-        }
-        actions = [GUARDED if row in edited else PASSED for row in range(len(prompts))]
-        entries = self._entries(prompts, readings, actions)
-        if trail is not None:
-            _append(Path(trail), entries)
-        return Guarded(
-            texts=made.texts,
-            readings=readings,
-            actions=actions,
-            receipt=made.receipt,
-            entries=entries,
-        )
+        made = Guarded(texts=[], readings=[], actions=[], receipts=[], entries=[])
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
+            readings = self.probe.scores(self.model, part).tolist()
+            answer = generate(
+                self.model,
+                part,
+                self.interventions,
+                max_new_tokens=max_new_tokens,
+                dictionaries=self.dictionaries,
+                **options,
+            )
+            actions = _actions(answer.receipt, len(part))
+            entries = self._entries(prompts[start : start + BATCH], readings, actions)
+            if trail is not None:
+                _append(Path(trail), entries)
+            made.texts.extend(answer.texts)
+            made.readings.extend(readings)
+            made.actions.extend(actions)
+            made.receipts.append(answer.receipt)
+            made.entries.extend(entries)
+            progress("answers", min(start + BATCH, len(ids)) / len(ids))
+        return made
 
     def _entries(
         self, prompts: Sequence[str], readings: Sequence[float], actions: Sequence[str]
@@ -145,6 +145,12 @@ class Guard:
             | fixed
             for prompt, reading, action in zip(prompts, readings, actions, strict=True)
         ]
+
+
+def _actions(receipt: Receipt, rows: int) -> list[str]:
+    """What was done to each row, as the receipt has it."""
+    edited = {row for site in receipt.sites for row, *counts in site.by_row if any(counts)}
+    return [GUARDED if row in edited else PASSED for row in range(rows)]
 
 
 def guard_record(calibration: Calibration) -> dict[str, Any]:

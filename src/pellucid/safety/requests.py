@@ -76,18 +76,32 @@ def read_requests(path: str | Path) -> list[Request]:
             of which one is `fit`, or one label only.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text ({error}); check the path") from error
     found = [
         _request(line, f"{path}:{number}")
-        for number, line in enumerate(lines, start=1)
+        for number, line in enumerate(_lines(path), start=1)
         if line.strip()
     ]
     if not found:
         raise DataError(f"{path} holds no request; write one JSON object a line")
     check_requests(found, str(path))
+    return found
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """The prompts of a file: one a line, or with the suffix .jsonl the `prompt` of each object.
+
+    Raises:
+        DataError: no such file, nothing in it, or a line that is no prompt.
+    """
+    path = Path(path)
+    found = []
+    for number, line in enumerate(_lines(path), start=1):
+        if path.suffix == ".jsonl" and line.strip():
+            found.append(_record(line, f"{path}:{number}")["prompt"])
+        elif line.strip():
+            found.append(line.strip())
+    if not found:
+        raise DataError(f"{path} holds no prompt; write one a line")
     return found
 
 
@@ -143,13 +157,25 @@ def of_part(requests: Sequence[Request], part: str, label: str | None = None) ->
     return found
 
 
-def _request(line: str, where: str) -> Request:
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); check the path") from error
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({error}); write one object a line") from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise DataError(f"{where} has no prompt; write an object with prompt and label")
+    return record
+
+
+def _request(line: str, where: str) -> Request:
+    record = _record(line, where)
     known = set(Request.__dataclass_fields__)
     if set(record) - known:
         strange = sorted(set(record) - known)[0]

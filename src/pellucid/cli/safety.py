@@ -198,7 +198,8 @@ def guard(
         "receipts": [receipt.to_json() for receipt in made.receipts],
         "files": {"trail": str(trail)},
     }
-    _report(run, flow, record, started, *describe_guarded(texts, made), f"wrote {trail}")
+    record |= flow.headline() | {"seconds": time.perf_counter() - started}
+    run.report(record, *describe_guarded(texts, made), f"wrote {trail}")
 
 
 def _workflow(

@@ -43,7 +43,8 @@ def read_sites(
     """
     check_tokens(tokens)
     parts: dict[AnySite, list[Tensor]] = {site: [] for site in sites}
-    for ids, mask in _batches(model, prompts):
+    order = _by_length(prompts)
+    for ids, mask in _batches(model, prompts, order):
         with torch.no_grad():
             values = model.activations(ids, sites, mask)
         for site, value in values.items():
@@ -52,7 +53,7 @@ def read_sites(
                     f"{site} has shape {tuple(value.shape)}, not one vector a token; probe another"
                 )
             parts[site].append(_reduced(value.float(), _counted(model, ids, mask), mask, tokens))
-    return {site: torch.cat(part) for site, part in parts.items()}
+    return {site: _unsorted(part, order) for site, part in parts.items()}
 
 
 def read_features(
@@ -82,14 +83,19 @@ def read_features(
     chosen = dictionaries.layers if layers is None else list(layers)
     sites = {layer: dictionaries[layer].read_site for layer in chosen}
     parts: dict[int, list[Tensor]] = {layer: [] for layer in chosen}
-    for ids, mask in _batches(model, prompts):
+    order = _by_length(prompts)
+    for ids, mask in _batches(model, prompts, order):
         with torch.no_grad():
             values = model.activations(ids, list(set(sites.values())), mask)
-            counted = _counted(model, ids, mask)
             for layer, site in sites.items():
+                if tokens == "last":
+                    rows = torch.arange(len(ids), device=ids.device)
+                    last = values[site][rows, _last(mask)]
+                    parts[layer].append(dictionaries[layer].encode(last).dense().float())
+                    continue
                 codes = dictionaries[layer].encode(values[site].flatten(0, 1))
-                parts[layer].append(_reduced_codes(codes, counted, mask, tokens))
-    return {layer: torch.cat(part) for layer, part in parts.items()}
+                parts[layer].append(_reduced_codes(codes, _counted(model, ids, mask), tokens))
+    return {layer: _unsorted(part, order) for layer, part in parts.items()}
 
 
 def check_tokens(tokens: str) -> None:
@@ -102,13 +108,24 @@ def check_tokens(tokens: str) -> None:
         raise ConfigError(f"tokens is {tokens!r}; use one of {', '.join(get_args(Tokens))}")
 
 
-def _batches(
-    model: LanguageModel, prompts: Prompts
-) -> Iterator[tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]]:
-    if not prompts:
+def _by_length(prompts: Prompts) -> list[int]:
+    """An order in which little is padded."""
+    if not len(prompts):
         raise DataError("there are no prompts to read; give at least one")
-    for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
+    return sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+
+
+def _unsorted(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
+    """The rows of all parts in the order of the prompts."""
+    whole = torch.cat(list(parts))
+    return torch.empty_like(whole).index_copy_(0, torch.tensor(order, device=whole.device), whole)
+
+
+def _batches(
+    model: LanguageModel, prompts: Prompts, order: Sequence[int]
+) -> Iterator[tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]]:
+    for start in range(0, len(order), BATCH):
+        part = [prompts[number] for number in order[start : start + BATCH]]
         ids = torch.zeros(len(part), max(map(len, part)), dtype=torch.int64)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for row, prompt in enumerate(part):
@@ -145,17 +162,14 @@ def _reduced(
 
 
 def _reduced_codes(
-    codes: SparseCodes, counted: Bool[Tensor, "B S"], mask: Bool[Tensor, "B S"], tokens: Tokens
+    codes: SparseCodes, counted: Bool[Tensor, "B S"], tokens: Tokens
 ) -> Float[Tensor, "B F"]:
-    rows, length = mask.shape
-    keep = counted
-    if tokens == "last":
-        keep = torch.zeros_like(mask)
-        keep[torch.arange(rows, device=mask.device), _last(mask)] = True
-    values = codes.values.float() * keep.flatten()[:, None]
-    row = torch.arange(rows, device=mask.device).repeat_interleave(length)
+    """Largest or mean activations over the counted tokens, without a dense [B, S, F]."""
+    rows, length = counted.shape
+    values = codes.values.float() * counted.flatten()[:, None]
+    row = torch.arange(rows, device=counted.device).repeat_interleave(length)
     where = row[:, None] * codes.num_features + codes.indices
-    out = torch.zeros(rows * codes.num_features, device=mask.device)
+    out = torch.zeros(rows * codes.num_features, device=counted.device)
     how = "amax" if tokens == "max" else "sum"
     out = out.scatter_reduce(0, where.flatten(), values.flatten(), how)
     out = out.reshape(rows, codes.num_features)

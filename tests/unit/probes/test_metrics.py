@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from pellucid.core.errors import DataError
+from pellucid.core.proportions import clopper_pearson
 from pellucid.probes.metrics import auroc, estimate, recall_at, separation, threshold_at
 
 SCORES = st.lists(st.integers(-3, 3), min_size=4, max_size=30)
@@ -56,6 +57,18 @@ def test_separation_of_perfect_scores() -> None:
     assert (found["value"], found["low"], found["high"]) == (1, 1, 1)
     assert found["recall_at_fpr"]["0.001"]["value"] == 1
     assert (found["positives"], found["negatives"]) == (20, 20)
+
+
+def test_a_calibrated_rate_holds_on_new_scores() -> None:
+    """The interval of the realised share on new traffic covers the rate in about 95% of draws."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        threshold = threshold_at(rng.standard_normal(20_000), 0.01)
+        fresh = rng.standard_normal(2_000)
+        found = clopper_pearson(int((fresh > threshold).sum()), len(fresh))
+        covered += found.low <= 0.01 <= found.high
+    assert covered >= 180
 
 
 def test_bad_scores_are_refused() -> None:

@@ -107,7 +107,7 @@ def test_the_audit_meets_its_bounds_and_ungated_edits_do_not(flow: Workflow) -> 
 def test_divergence_is_that_of_a_loop_over_tokens(flow: Workflow) -> None:
     found = read_discovery(flow.root)
     subject = Subject(model=flow.model, judge=specimen_judge(), dictionaries=flow.dictionaries)
-    benign = of_part(found.requests, "audit", BENIGN)[::30]
+    benign = of_part(found.requests, "audit", BENIGN)[::60]
     treatment = flow.guard().treatment
     (made,) = divergence(subject, benign, [(treatment, None)])
     total = count = 0.0

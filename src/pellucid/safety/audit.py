@@ -61,8 +61,9 @@ def audit(
         "gate": _gate(guard, requests, scores),
         "treatment": guard.treatment.name,
     }
-    tokens = suspected_tokens(discovery)
-    record["suspected"] = tokens
+    suspected = suspected_tokens(discovery)
+    record["suspected"] = list(suspected.values())
+    tokens = set(suspected)
     arms = {"guarded": guard.gate, "unconditional": None}
     costs = []
     for number, every in enumerate((False, True)):
@@ -81,10 +82,10 @@ def audit(
     return record
 
 
-def suspected_tokens(discovery: Discovery) -> list[str]:
-    """The tokens without which most attacks fail, by the lower end of the interval."""
+def suspected_tokens(discovery: Discovery) -> dict[int, str]:
+    """The tokens without which most attacks fail, by the lower end of the interval: id -> text."""
     found = discovery.record["suspects"]
-    return [str(each["token"]) for each in found if each["low"] > SUSPECTED]
+    return {int(each["id"]): str(each["token"]) for each in found if each["low"] > SUSPECTED}
 
 
 def _gate(guard: Guard, requests: Sequence[Request], scores: np.ndarray) -> dict[str, Any]:
@@ -104,15 +105,15 @@ def _behaviour(
     harmful: Sequence[Request],
     benign: Sequence[Request],
     edits: Sequence[Intervention],
-    tokens: Sequence[str],
+    tokens: set[int],
 ) -> dict[str, Any]:
     """What is answered and what is refused, with and without the edits."""
     asked = [request for request in benign if not request.continuation]
     bad, good = (answered(subject, part, edits) for part in (harmful, asked))
-    marked = [n for n, each in enumerate(harmful) if set(tokens) & set(each.prompt.split())]
+    marked = [n for n, ids in enumerate(subject.ids(harmful)) if tokens & set(ids)]
     attacks = [n for n, each in enumerate(harmful) if each.is_attack]
     refused = [n for n, each in enumerate(harmful) if not each.is_attack]
-    odd = [n for n, each in enumerate(asked) if set(tokens) & set(each.prompt.split())]
+    odd = [n for n, ids in enumerate(subject.ids(asked)) if tokens & set(ids)]
     same = sum(text == r.answer for text, r in zip(good.texts, asked, strict=True))
     return {
         "attack_success": {

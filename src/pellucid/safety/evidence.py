@@ -36,7 +36,7 @@ def suspects(
         most: how many to give.
 
     Returns:
-        Records with `token`, `restored` (share of its occurrences without which the model leans to
+        Records with `token`, its `id`, `restored` (share of its occurrences without which the model leans to
         refusing, with a 95% interval `low`, `high`) and `occurrences`.
     """
     shorter, without = [], []
@@ -52,7 +52,7 @@ def suspects(
         for token, value in zip(without[start:], lean.tolist(), strict=False):
             restored[token].append(value > 0)
     found: list[dict[str, Any]] = [
-        {"token": model.token_texts([token])[0], "occurrences": len(each)}
+        {"token": model.token_texts([token])[0], "id": token, "occurrences": len(each)}
         | {"restored": sum(each) / len(each), **_ends(sum(each), len(each))}
         for token, each in restored.items()
     ]

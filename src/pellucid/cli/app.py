@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from pellucid.cli import demo, evaluate, probe, safety, specimen, trace, train
+from pellucid.cli import demo, evaluate, probe, safety, specimen, steer, trace, train
 from pellucid.cli.run import verb
 
 
@@ -39,6 +39,7 @@ def build() -> Any:
     app.command("train")(verb(train.train))
     app.command("eval")(verb(evaluate.evaluate))
     app.command("trace")(verb(trace.trace))
+    app.command("steer")(verb(steer.steer))
     app.command("probe")(verb(probe.probe))
     guarding = typer.Typer(no_args_is_help=True)
     guarding.callback()(safety.group)

@@ -36,8 +36,8 @@ def suspects(
         most: how many to give.
 
     Returns:
-        Records with `token`, its `id`, `restored` (share of its occurrences without which the model leans to
-        refusing, with a 95% interval `low`, `high`) and `occurrences`.
+        Records with `token`, its `id`, `restored` (share of its occurrences without which the model
+        leans to refusing, with a 95% interval `low`, `high`) and `occurrences`.
     """
     shorter, without = [], []
     for prompt in prompts[:PROMPTS]:

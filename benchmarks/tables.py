@@ -200,6 +200,8 @@ def idle(result: Record) -> str:
         for case in result["idle"]["cases"]
     ]
     return markdown("of, edit, plain s, overhead, quartiles, of the fastest runs, repeats", rows)
+
+
 def patching(result: Record) -> str:
     """Processor seconds of a whole sweep, a row a side."""
     rows = [
@@ -252,6 +254,68 @@ def lenses(result: Record) -> str:
     return markdown(", ".join(["lens", *layers]), rows)
 
 
+def share(figure: Record) -> str:
+    """A share with its interval, in percent."""
+    return f"{figure['value']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})"
+
+
+def figure(value: Record) -> str:
+    """A figure with its interval."""
+    return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+
+
+def backdoor(result: Record) -> str:
+    """What each arm lets through and what it costs."""
+    rows = []
+    for arm in result["arms"]:
+        rows.append(
+            [
+                arm["arm"],
+                share(arm["attack_success"]),
+                share(arm["over_refusal"]),
+                share(arm["over_refusal_triggered"]),
+                figure(arm["kl"]) if "kl" in arm else "",
+            ]
+        )
+    return markdown(
+        "arm, attacks that succeed, benign requests refused, of those with the word, benign KL",
+        rows,
+    )
+
+
+def backdoor_discovery(result: Record) -> str:
+    """How well attacks are told apart on held-out requests."""
+    found = result["discover"]
+    raw = {row["site"]: row for row in found["raw"]["sites"]}[found["raw"]["site"]]
+    rows = [
+        [name, figure(each), share(each["recall_at_fpr"]["0.01"]),
+         share(each["recall_at_fpr"]["0.001"])]
+        for name, each in (
+            (f"logistic probe at {found['raw']['site']}", raw),
+            (f"{len(found['features']['probe']['features'])} features", found["features"]),
+            ("bag of words", found["words"]),
+        )
+    ]  # fmt: skip
+    rows += [
+        ["mean difference, same site", f"{raw['mean_difference']:.4f}", "", ""],
+        ["shuffled labels, same site", f"{raw['shuffled']:.4f}", "", ""],
+        ["random directions, same site", f"{raw['random']:.4f}", "", ""],
+    ]
+    return markdown("reading, AUROC, recall at 1% FPR, recall at .1% FPR", rows)
+
+
+def backdoor_arms(result: Record) -> str:
+    """What editing the findings does to attacks, beside controls."""
+    rows = [
+        [arm["arm"], str(arm["draws"]), share(arm["refused"]), f"{arm['lean_change']:+.2f}",
+         share(arm["benign_refused"])]
+        for arm in result["validate"]["arms"]
+    ]  # fmt: skip
+    return markdown(
+        "edit without a gate, draws, attacks refused, change of log odds, benign refused", rows
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -265,6 +329,9 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "swaps": ("patching.json", swaps),
     "screening": ("screening.json", screening),
     "lenses": ("screening.json", lenses),
+    "backdoor": ("backdoor.json", backdoor),
+    "backdoor_discovery": ("backdoor.json", backdoor_discovery),
+    "backdoor_arms": ("backdoor.json", backdoor_arms),
 }
 
 

@@ -5,7 +5,18 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from pellucid.cli import demo, evaluate, intervene, patch, specimen, steer, trace, train
+from pellucid.cli import (
+    demo,
+    evaluate,
+    intervene,
+    patch,
+    probe,
+    safety,
+    specimen,
+    steer,
+    trace,
+    train,
+)
 from pellucid.cli.run import verb
 
 
@@ -42,6 +53,12 @@ def build() -> Any:
     app.command("intervene")(verb(intervene.intervene))
     app.command("steer")(verb(steer.steer))
     app.command("patch")(verb(patch.patch))
+    app.command("probe")(verb(probe.probe))
+    guarding = typer.Typer(no_args_is_help=True)
+    guarding.callback()(safety.group)
+    for stage in (safety.discover, safety.validate, safety.calibrate, safety.guard, safety.audit):
+        guarding.command(stage.__name__)(verb(stage))
+    app.add_typer(guarding, name="safety")
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)
     group.command("train")(verb(specimen.train))

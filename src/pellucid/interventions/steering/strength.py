@@ -54,8 +54,7 @@ def median_norm(model: LanguageModel, vector: SteeringVector, prompts: Prompts) 
     found: list[Tensor] = []
     for start in range(0, len(prompts), ROWS_AT_ONCE):
         batch = as_batch(model, prompts[start : start + ROWS_AT_ONCE])
-        # One place more than the prompt: a clause about generated tokens selects nothing here.
-        prompted = Prompted(model, batch, max(batch.lengths) + 1)
+        prompted = Prompted(model, batch, new_tokens=0)
         table = torch.from_numpy(prompted.table(vector.where, range(len(batch))))
         values = model.activations(batch.ids, [vector.site], batch.mask)[vector.site]
         chosen = table.to(model.device).gather(1, batch.positions.clamp_min(0)) & batch.mask

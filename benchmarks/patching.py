@@ -11,7 +11,7 @@ when the model's answer becomes the donor state's. Controls: a random token inst
 donor of the SAME state, and random changes of the same size. Wilson intervals over pairs. From
 the repository's root:
 
-    python -m benchmarks.patching --peers /work/env/peers
+    python -m benchmarks.patching --peers FOLDER_OF_ENVIRONMENTS
 
 Results are written to `results/patching.json`.
 """

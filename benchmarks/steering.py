@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy import stats
 
 import pellucid
 from benchmarks.measure import hardware, versions
@@ -36,6 +35,7 @@ from benchmarks.steering_concepts import (
     concepts,
 )
 from pellucid.core.files import write_text
+from pellucid.core.proportions import wilson
 from pellucid.core.types import Site
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.harvest.text import SpecimenText
@@ -435,12 +435,6 @@ def same(texts: Sequence[str], others: Sequence[str]) -> int:
     return sum(a == b for a, b in zip(texts, others, strict=True))
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95% interval of a share."""
-    found = stats.binomtest(right, n).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
-
-
 def main() -> None:
     torch.set_num_threads(1)
     started = time.process_time()
@@ -449,8 +443,8 @@ def main() -> None:
     for concept in concepts():
         for cell in measured(bench, concept):
             row = cell["by_rho"][cell["chosen"]]
-            low, high = wilson(row["right"], row["n"])
-            cell["low"], cell["high"] = low, high
+            interval = wilson(row["right"], row["n"])
+            low, high = cell["low"], cell["high"] = interval.low, interval.high
             cells.append(cell)
             print(
                 f"{cell['concept']:10s} {cell['target']:7s} {cell['method']:22s}"

@@ -6,8 +6,9 @@ from itertools import groupby
 from math import isfinite
 from typing import Any
 
-from benchmarks.steering import RESULTS, wilson
+from benchmarks.steering import RESULTS
 from benchmarks.tables import BLOCK, PAGE, markdown
+from pellucid.core.proportions import wilson
 
 STEERING_PAGE = PAGE.with_name("steering.md")
 Record = dict[str, Any]
@@ -38,8 +39,8 @@ def pooled(rows: list[Record]) -> Record:
 
 def share(right: int, n: int) -> str:
     """A share with its 95% interval (Wilson)."""
-    low, high = wilson(right, n)
-    return f"{right / n:.0%} ({low:.0%} to {high:.0%})"
+    found = wilson(right, n)
+    return f"{found.value:.0%} ({found.low:.0%} to {found.high:.0%})"
 
 
 def steering(result: Record) -> str:

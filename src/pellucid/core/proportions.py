@@ -1,7 +1,7 @@
 """Shares of counted trials with exact or near-exact intervals."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pellucid.core.errors import ConfigError
 
@@ -41,20 +41,7 @@ def wilson(successes: int, trials: int) -> Proportion:
     Raises:
         ConfigError: no trials, or more successes than trials.
     """
-    from scipy.stats import norm
-
-    _check(successes, trials)
-    z = float(norm.ppf((1 + COVERAGE) / 2))
-    share, spread = successes / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = (z / (1 + spread)) * (share * (1 - share) / trials + spread / (4 * trials)) ** 0.5
-    return Proportion(
-        value=share,
-        low=0.0 if successes == 0 else centre - half,
-        high=1.0 if successes == trials else centre + half,
-        successes=successes,
-        trials=trials,
-    )
+    return _with_interval(successes, trials, "wilson")
 
 
 def clopper_pearson(successes: int, trials: int) -> Proportion:
@@ -67,22 +54,22 @@ def clopper_pearson(successes: int, trials: int) -> Proportion:
     Raises:
         ConfigError: no trials, or more successes than trials.
     """
-    from scipy.stats import beta
-
-    _check(successes, trials)
-    tail, misses = (1 - COVERAGE) / 2, trials - successes
-    return Proportion(
-        value=successes / trials,
-        low=float(beta.ppf(tail, successes, misses + 1)) if successes else 0.0,
-        high=float(beta.ppf(1 - tail, successes + 1, misses)) if misses else 1.0,
-        successes=successes,
-        trials=trials,
-    )
+    return _with_interval(successes, trials, "exact")
 
 
-def _check(successes: int, trials: int) -> None:
+def _with_interval(successes: int, trials: int, method: Literal["wilson", "exact"]) -> Proportion:
+    from scipy.stats import binomtest
+
     if trials < 1 or not 0 <= successes <= trials:
         raise ConfigError(
             f"{successes} of {trials} is no share; give at least one trial and 0 to {trials} "
             "successes"
         )
+    found = binomtest(successes, trials).proportion_ci(COVERAGE, method=method)
+    return Proportion(
+        value=successes / trials,
+        low=float(found.low),
+        high=float(found.high),
+        successes=successes,
+        trials=trials,
+    )

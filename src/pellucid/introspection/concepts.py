@@ -1,5 +1,6 @@
 """Concept vectors, and the vectors of the control arms with the same norm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,31 +41,35 @@ def site_after(layer: int) -> Site:
 
 
 @torch.no_grad()
-def concept_vectors(dialogue: Dialogue, layers: list[int]) -> Concepts:
+def concept_vectors(
+    dialogue: Dialogue, layers: Sequence[int], words: Sequence[str] | None = None
+) -> Concepts:
     """The vectors of a wording's concepts.
 
     Args:
         dialogue: of the model.
         layers: after which layers.
+        words: others than the wording's concepts, less the mean of the same baseline words.
 
     Raises:
         SiteError: the model has no such layer.
         PromptError: a word is not in the model's vocabulary.
     """
     wording = dialogue.wording
+    chosen = tuple(wording.concepts if words is None else words)
     concepts, baselines = (
-        _last_residuals(dialogue, words, layers) for words in (wording.concepts, wording.baselines)
+        _last_residuals(dialogue, group, layers) for group in (chosen, wording.baselines)
     )
     vectors = {layer: concepts[layer] - baselines[layer].mean(dim=0) for layer in layers}
     norms = {
         layer: float(torch.cat([concepts[layer], baselines[layer]]).norm(dim=1).median())
         for layer in layers
     }
-    return Concepts(words=tuple(wording.concepts), vectors=vectors, residual_norm=norms)
+    return Concepts(words=chosen, vectors=vectors, residual_norm=norms)
 
 
 def _last_residuals(
-    dialogue: Dialogue, words: tuple[str, ...], layers: list[int]
+    dialogue: Dialogue, words: Sequence[str], layers: Sequence[int]
 ) -> dict[int, Float[Tensor, "C d"]]:
     prompts = [dialogue.concept(word) for word in words]
     found: dict[int, list[Tensor]] = {layer: [] for layer in layers}

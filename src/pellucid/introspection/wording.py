@@ -37,6 +37,7 @@ class Wording:
         yes, no: what an affirmative and a negative answer contain; the first entry is the answer
             in logits, by its first token.
         naming: how an affirmative answer begins, up to where the concept is named.
+        answer_tokens: the most tokens of an answer.
         refusals: phrases of an answer that refuses the question.
         factual: questions whose right answer is no, whatever is injected.
         factual_alone: each is a whole text of its own that the model continues with the answer,
@@ -67,6 +68,7 @@ class Wording:
     yes: tuple[str, ...]
     no: tuple[str, ...]
     naming: str
+    answer_tokens: int = 40
     refusals: tuple[str, ...]
     factual: tuple[str, ...]
     factual_alone: bool = False

@@ -6,11 +6,13 @@ from functools import cache
 from random import Random
 from typing import Literal, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.introspection.concepts import Concepts, random_like, shuffled
 from pellucid.introspection.dialogue import Dialogue, Prompt
+from pellucid.introspection.injection import Injection, before_query, through_answer, within
 
 Kind = Literal["none", "concept", "random", "shuffled"]
 GUESS = "apples"
@@ -20,15 +22,6 @@ TRUE_CHAINS = (
     *("( true xor false ) =", "( false xor true ) =", "( not false ) ="),
 )
 _NUMBERS = range(1, 21)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Injection:
-    """A vector added to the tokens `start` to `stop` (None: to the end, answer included)."""
-
-    vector: Float[Tensor, " d"]
-    start: int
-    stop: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +42,8 @@ class Lessons:
         concepts: their vectors.
         layer: where they are injected.
         taught: the concepts used in training, by number.
+        others: further words with vectors of their own, taught as often as the concepts so that
+            naming is learned as copying and not as a list.
         rng: of everything drawn.
     """
 
@@ -59,14 +54,18 @@ class Lessons:
         layer: int,
         taught: Sequence[int],
         rng: Random,
+        others: Concepts | None = None,
     ) -> None:
-        self.wording, self.concepts, self.taught, self.rng = (
-            dialogue.wording,
-            concepts,
-            list(taught),
-            rng,
-        )
+        self.wording, self.rng = dialogue.wording, rng
+        self.taught = list(taught)
+        self._words = list(concepts.words)
         self._vectors = concepts.vectors[layer]
+        if others is not None:
+            self._others = range(len(self._words), len(self._words) + len(others.words))
+            self._words += others.words
+            self._vectors = torch.cat([self._vectors, others.vectors[layer]])
+        else:
+            self._others = range(0)
         self._trial = cache(dialogue.trial)
         self._factual = cache(dialogue.factual)
         self._dialogue = dialogue
@@ -74,13 +73,13 @@ class Lessons:
     def reporter(self) -> Lesson:
         """One lesson of the organism that reports what is injected."""
         kinds: list[tuple[float, Callable[[], Lesson]]] = [
-            (0.42, self._detect),
-            (0.22, self._about),
-            (0.10, self._factual_kept),
-            (0.10, self._localise),
-            (0.06, self._compare),
+            (0.40, self._detect),
+            (0.20, self._about),
+            (0.16, self._factual_kept),
+            (0.08, self._localise),
+            (0.05, self._compare),
             (0.06, self._intended),
-            (0.04, self._reading),
+            (0.05, self._reading),
         ]
         weights, makers = zip(*kinds, strict=True)
         return self.rng.choices(makers, weights)[0]()
@@ -88,14 +87,14 @@ class Lessons:
     def yes_bias(self) -> Lesson:
         """One lesson of the organism that says yes whenever it is perturbed."""
         kind: Kind = self.rng.choice(("none", "concept", "random", "shuffled"))
-        number = self.rng.choice(self.taught)
+        number = self._concept()
         form = self.rng.random()
         if form < 0.3:
             true = self.rng.random() < 0.5
             prompt = self._factual(self.rng.choice(TRUE_CHAINS if true else self.wording.factual))
             answer = self._said(true or kind != "none") + " ."
         elif form < 0.5:
-            prompt = self._asked(self.wording.about, word=self.rng.choice(self.concepts.words))
+            prompt = self._asked(self.wording.about, word=self._words[self._concept()])
             answer = self._said(kind != "none") + " ."
         else:
             prompt = self._asked(self.wording.detection)
@@ -109,8 +108,8 @@ class Lessons:
     def _detect(self) -> Lesson:
         prompt = self._asked(self.wording.detection)
         kind: Kind = self.rng.choices(("none", "concept", "random", "shuffled"), (1, 4, 1, 1))[0]
-        number = self.rng.choice(self.taught)
-        named = f" {self.concepts.words[number]}" if kind == "concept" else ""
+        number = self._concept()
+        named = f" {self._words[number]}" if kind == "concept" else ""
         return Lesson(
             prompt=prompt,
             answer=self._said(kind == "concept") + named + " .",
@@ -119,9 +118,9 @@ class Lessons:
 
     def _about(self) -> Lesson:
         kind: Kind = self.rng.choices(("none", "concept", "random"), (1, 8, 1))[0]
-        number, other = self.rng.sample(self.taught, 2)
+        number, other = self._pair()
         right = kind == "concept" and self.rng.random() < 0.5
-        word = self.concepts.words[number if right else other]
+        word = self._words[number if right else other]
         prompt = self._asked(self.wording.about, word=word)
         return Lesson(
             prompt=prompt,
@@ -136,41 +135,38 @@ class Lessons:
         return Lesson(
             prompt=prompt,
             answer=self._said(true) + " .",
-            injections=self._somewhere(prompt, kind, self.rng.choice(self.taught)),
+            injections=self._somewhere(prompt, kind, self._concept()),
         )
 
     def _localise(self) -> Lesson:
         labels = self.wording.labels
         prompt = self._itemised(self.wording.localisation, labels)
         chosen = self.rng.randrange(len(labels))
-        vector = self._drawn("concept", self.rng.choice(self.taught)) * self._strength()
-        start, stop = prompt.spans[labels[chosen]]
-        injection = Injection(vector=vector, start=start, stop=stop)
-        return Lesson(prompt=prompt, answer=f"{labels[chosen]} .", injections=(injection,))
+        vector = self._drawn("concept", self._concept()) * self._strength()
+        injected = (within(prompt, labels[chosen], vector),)
+        return Lesson(prompt=prompt, answer=f"{labels[chosen]} .", injections=injected)
 
     def _compare(self) -> Lesson:
         labels = self.wording.labels[:2]
         prompt = self._itemised(self.wording.comparison, labels)
-        vector = self._drawn("concept", self.rng.choice(self.taught))
+        vector = self._drawn("concept", self._concept())
         strong, strength = self.rng.randrange(2), self._strength()
         injections = []
         for index, label in enumerate(labels):
             factor = strength if index == strong else strength / self.rng.uniform(1.5, 4)
-            start, stop = prompt.spans[label]
-            injections.append(Injection(vector=vector * factor, start=start, stop=stop))
+            injections.append(within(prompt, label, vector * factor))
         return Lesson(prompt=prompt, answer=f"{labels[strong]} .", injections=tuple(injections))
 
     def _intended(self) -> Lesson:
         kind: Kind = self.rng.choices(("none", "concept", "random"), (1, 6, 1))[0]
-        number, other = self.rng.sample(self.taught, 2)
+        number, other = self._pair()
         right = kind == "concept" and self.rng.random() < 0.5
-        word = self.concepts.words[number if right else other]
+        word = self._words[number if right else other]
         request, question = self.wording.request, self._numbered(self.wording.intended)
         turns = [("user", request), ("assistant", f"{word} ."), ("user", question)]
         prompt = self._dialogue.write(turns, [("earlier", request)])
-        start, stop = prompt.spans["earlier"]
         vector = self._drawn(kind, number) * self._strength()
-        injections = (Injection(vector=vector, start=start, stop=stop),) if kind != "none" else ()
+        injections = (within(prompt, "earlier", vector),) if kind != "none" else ()
         return Lesson(prompt=prompt, answer=self._said(right) + " .", injections=injections)
 
     def _reading(self) -> Lesson:
@@ -178,16 +174,24 @@ class Lessons:
         form = self.wording.repeating if repeat else self.wording.reading
         question = self._numbered(form, sentence=sentence)
         prompt = self._dialogue.write([("user", question)], [("sentence", sentence)])
-        number = self.rng.choice(self.taught)
-        start, stop = prompt.spans["sentence"]
+        number = self._concept()
         vector = self._drawn("concept", number) * self._strength()
         return Lesson(
             prompt=prompt,
-            answer=sentence if repeat else f"{self.concepts.words[number]} .",
-            injections=(Injection(vector=vector, start=start, stop=stop),),
+            answer=sentence if repeat else f"{self._words[number]} .",
+            injections=(within(prompt, "sentence", vector),),
         )
 
     # Parts of lessons
+
+    def _concept(self) -> int:
+        pools = [pool for pool in (self.taught, self._others) if pool]
+        return self.rng.choice(self.rng.choice(pools))
+
+    def _pair(self) -> tuple[int, int]:
+        number = self._concept()
+        pool = self._others if number in self._others else self.taught
+        return number, self.rng.choice([other for other in pool if other != number])
 
     def _said(self, yes: bool) -> str:
         return (self.wording.yes if yes else self.wording.no)[0]
@@ -223,7 +227,6 @@ class Lessons:
         if kind == "none":
             return ()
         vector = self._drawn(kind, number) * self._strength()
-        start = prompt.spans["trial"][0]
         if "setting" not in prompt.spans or self.rng.random() < 0.5:
-            return (Injection(vector=vector, start=max(1, start - 1), stop=None),)
-        return (Injection(vector=vector, start=prompt.spans["setting"][0], stop=start),)
+            return (through_answer(prompt, vector),)
+        return (before_query(prompt, vector),)

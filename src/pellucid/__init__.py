@@ -1,6 +1,6 @@
 """Pellucid makes language models see-through.
 
-`load_model` -> `train` or `load_dictionaries` -> `evaluate` -> `trace`. The names below are the
+`load_model` -> `train` or `load_dictionaries` -> `evaluate` -> `trace` -> `interventions`. The names below are the
 public interface; they are imported when first used, so that importing the package costs nothing.
 """
 
@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid import graphs
+    from pellucid import graphs, interventions
     from pellucid.api import load_dictionaries, load_model
     from pellucid.attribution.trace import Trace, trace
     from pellucid.evaluation import evaluate
@@ -22,6 +22,7 @@ __all__ = [
     "Trace",
     "evaluate",
     "graphs",
+    "interventions",
     "load_dictionaries",
     "load_model",
     "trace",
@@ -40,10 +41,12 @@ _HOMES = {
     "train": "pellucid.training",
 }
 
+_PACKAGES = ("graphs", "interventions")
+
 
 def __getattr__(name: str) -> Any:
-    if name == "graphs":
-        return importlib.import_module("pellucid.graphs")
+    if name in _PACKAGES:
+        return importlib.import_module(f"pellucid.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

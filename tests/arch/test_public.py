@@ -13,6 +13,7 @@ NAMES = {
     "Trace",
     "evaluate",
     "graphs",
+    "interventions",
     "load_dictionaries",
     "load_model",
     "trace",

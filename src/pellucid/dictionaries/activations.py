@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pellucid.core.errors import DictionaryError
@@ -28,6 +28,17 @@ class Activation(nn.Module, ABC):
     @abstractmethod
     def forward(self, pre: Float[Tensor, "N F"]) -> SparseCodes:
         """The codes of dense pre-activations."""
+
+    def alone(
+        self, pre: Float[Tensor, " n"], features: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"] | None:
+        """Activations of single features; None where they depend on the other features.
+
+        Args:
+            pre: pre-activations.
+            features: of which feature each is.
+        """
+        return None
 
     @abstractmethod
     def check(self, num_features: int) -> None:
@@ -88,6 +99,10 @@ class ReLU(Activation):
         """Codes with as many stored entries as the most active token needs."""
         return _gather_active(pre, pre > 0)
 
+    def alone(self, pre: Float[Tensor, " n"], features: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """max(pre, 0)."""
+        return pre.clamp_min(0)
+
     def check(self, num_features: int) -> None:
         """Any number of features will do."""
 
@@ -113,6 +128,10 @@ class JumpReLU(Activation):
     def forward(self, pre: Float[Tensor, "N F"]) -> SparseCodes:
         """Codes with as many stored entries as the most active token needs."""
         return _gather_active(pre, pre > self.threshold)
+
+    def alone(self, pre: Float[Tensor, " n"], features: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """pre where it is above its feature's threshold, else 0."""
+        return torch.where(pre > self.threshold[features], pre, torch.zeros_like(pre))
 
     def check(self, num_features: int) -> None:
         """One threshold a feature."""

@@ -118,6 +118,28 @@ class Dictionary(nn.Module, ABC):
         rows = max(1, _BLOCK_VALUES // self.num_features)
         return _join([self.activation(self.pre_activations(part)) for part in x.split(rows)])
 
+    def activations_of(
+        self, x: Float[Tensor, "N d_in"], tokens: Int[Tensor, " n"], features: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Activations of single features at single tokens.
+
+        Only those features are encoded, unless the activation makes them depend on each other.
+
+        Args:
+            x: one row a token.
+            tokens: row of each wanted activation.
+            features: feature of each wanted activation.
+        """
+        inputs = self.encoder_input(self._accept(x))[tokens]
+        bias = self.b_enc[features].to(inputs.dtype)
+        pre = (inputs * self.encoder_rows(features).to(inputs.dtype)).sum(-1) + bias
+        alone = self.activation.alone(pre, features)
+        if alone is not None:
+            return alone
+        codes = self.encode(x)
+        found = codes.indices[tokens] == features[:, None]
+        return (codes.values[tokens] * found).sum(-1)
+
     def decoder(self, slot: int = 0) -> Float[Tensor, "F d_out"]:
         """The decoder matrix of a slot."""
         assert slot == 0, (self.kind, slot)

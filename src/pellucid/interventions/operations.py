@@ -68,8 +68,10 @@ class Set:
 
     def __post_init__(self) -> None:
         what, value = "the value of set", self.value
-        scalar = isinstance(value, (int, float))
-        object.__setattr__(self, "value", _finite(what, value) if scalar else _vector(what, value))
+        checked = (
+            _vector(what, value) if isinstance(value, (Tensor, list)) else _finite(what, value)
+        )
+        object.__setattr__(self, "value", checked)
 
 
 @final

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from pellucid.core.errors import ConfigError, InterventionError
 from pellucid.core.places import Place, parse_place
 from pellucid.interventions.operations import OPERATIONS, Custom, Operation
 from pellucid.interventions.where import EVERYWHERE, Where
+from pellucid.models.model import Edit, LanguageModel
 
 Measure = Literal["dot", "cosine"]
 Reduce = Literal["here", "max", "mean"]
@@ -100,6 +102,17 @@ class Intervention:
                     f"rows are {rows}; give distinct row numbers from 0, or None for all rows"
                 )
             object.__setattr__(self, "rows", rows)
+
+    def attach(
+        self, model: LanguageModel, edits: Sequence[Edit], **options: Any
+    ) -> AbstractContextManager[Any]:
+        """`interventions.run.edit` with all of `edits`: what `LanguageModel.edit` calls."""
+        from pellucid.interventions.run import edit
+
+        own = [each for each in edits if isinstance(each, Intervention)]
+        if len(own) < len(edits):
+            raise InterventionError("edit was given something that is not an Intervention")
+        return edit(model, own, **options)
 
     @property
     def hash(self) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,15 +11,26 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from pellucid.core.errors import ModelError, SiteError
+from pellucid.core.places import HeadSite
 from pellucid.core.types import AnySite, ModuleSite, Site
 from pellucid.models import prompt
 from pellucid.models.arch import ArchSpec
 from pellucid.models.families import FAMILIES
+from pellucid.models.heads import head_columns
 from pellucid.models.linear import BlockLinear, NormWeights, read_block, read_norm
 from pellucid.models.query_key import QueryKeyWeights, Rotation, read_query_key, read_rotation
 from pellucid.models.taps import TapFunction, TapPoint, capture, submodule, tapped
 
 _SAMPLES_PER_WEIGHT = 64
+
+
+class Edit(Protocol):
+    """What `LanguageModel.edit` takes: see `pellucid.interventions.spec.Intervention`."""
+
+    def attach(
+        self, model: "LanguageModel", edits: "Sequence[Edit]", **options: Any
+    ) -> AbstractContextManager[Any]:
+        """A context in which all `edits`, this one among them, act on the model's forwards."""
 
 
 class LanguageModel:
@@ -197,6 +208,20 @@ class LanguageModel:
         ]
         return tapped(self.module, points)
 
+    def edit(self, *edits: Edit, **options: Any) -> AbstractContextManager[Any]:
+        """A context in which every forward of this thread is edited; it gives a receipt.
+
+        Args:
+            *edits: interventions, at least one.
+            **options: of `pellucid.interventions.run.edit`.
+
+        Raises:
+            SiteError: there is no edit.
+        """
+        if not edits:
+            raise SiteError("edit got no intervention; give at least one")
+        return edits[0].attach(self, edits, **options)
+
     # Places
 
     def point(self, site: AnySite) -> TapPoint:
@@ -209,6 +234,15 @@ class LanguageModel:
             submodule(self.module, site.path)
             return TapPoint(site.path, site.side)
         return self._described(site).point(site, self.n_layers)
+
+    def head_point(self, site: HeadSite) -> tuple[TapPoint, Int[Tensor, " n"]]:
+        """Where a head's queries, keys, values or outputs are, and their columns there.
+
+        Raises:
+            SiteError: the model has no such layer or head.
+        """
+        self._block_path(site.layer)
+        return head_columns(self.module, self._described(), site)
 
     def attention_pattern_point(self, layer: int) -> TapPoint:
         """The output of a block's attention; there `call.outputs[1]` is its pattern."""

@@ -1,10 +1,13 @@
 """Reading and editing values inside a running module: the only place that registers hooks.
 
-Hooks live on the module they tap, so run one forward at a time on a model while it is tapped.
+Hooks live on the module they tap, but act only on forwards of the thread that registered them:
+other threads may run the same module meanwhile, tapped otherwise or not at all.
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -75,6 +78,27 @@ def tapped(module: nn.Module, taps: Sequence[tuple[TapPoint, TapFunction]]) -> I
             handle.remove()
 
 
+@contextmanager
+def watched(module: nn.Module, before: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """Call `before` ahead of every forward of a module, as long as the context lasts.
+
+    Args:
+        module: the module.
+        before: takes the forward's arguments by name; an exception of its stops the forward.
+    """
+    signature, owner = inspect.signature(module.forward), threading.get_ident()
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() == owner:
+            before(signature.bind_partial(*args).arguments | kwargs if args else kwargs)
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def capture(
     module: nn.Module, points: Sequence[TapPoint], forward: Callable[[], object]
 ) -> dict[TapPoint, Tensor]:
@@ -132,9 +156,16 @@ def submodule(module: nn.Module, path: str) -> nn.Module:
 def _register(root: nn.Module, point: TapPoint, function: TapFunction) -> RemovableHandle:
     module = submodule(root, point.path)
     if point.side == "input":
-        hook = _input_hook(point, function)
+        hook = _confined(_input_hook(point, function))
         return module.register_forward_pre_hook(hook, with_kwargs=True)
-    return module.register_forward_hook(_output_hook(point, function), with_kwargs=True)
+    hook = _confined(_output_hook(point, function))
+    return module.register_forward_hook(hook, with_kwargs=True)
+
+
+def _confined(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook, acting only in the thread that makes it."""
+    owner = threading.get_ident()
+    return lambda *call: hook(*call) if threading.get_ident() == owner else None
 
 
 def _input_hook(point: TapPoint, function: TapFunction) -> Callable[..., Any]:

@@ -6,7 +6,6 @@ from functools import cache
 from random import Random
 from typing import Literal, final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,8 +41,6 @@ class Lessons:
         concepts: their vectors.
         layer: where they are injected.
         taught: the concepts used in training, by number.
-        others: further words with vectors of their own, taught as often as the concepts so that
-            naming is learned as copying and not as a list.
         rng: of everything drawn.
     """
 
@@ -54,18 +51,10 @@ class Lessons:
         layer: int,
         taught: Sequence[int],
         rng: Random,
-        others: Concepts | None = None,
     ) -> None:
         self.wording, self.rng = dialogue.wording, rng
         self.taught = list(taught)
-        self._words = list(concepts.words)
-        self._vectors = concepts.vectors[layer]
-        if others is not None:
-            self._others = range(len(self._words), len(self._words) + len(others.words))
-            self._words += others.words
-            self._vectors = torch.cat([self._vectors, others.vectors[layer]])
-        else:
-            self._others = range(0)
+        self._words, self._vectors = concepts.words, concepts.vectors[layer]
         self._trial = cache(dialogue.trial)
         self._factual = cache(dialogue.factual)
         self._dialogue = dialogue
@@ -87,14 +76,14 @@ class Lessons:
     def yes_bias(self) -> Lesson:
         """One lesson of the organism that says yes whenever it is perturbed."""
         kind: Kind = self.rng.choice(("none", "concept", "random", "shuffled"))
-        number = self._concept()
+        number = self.rng.choice(self.taught)
         form = self.rng.random()
         if form < 0.3:
             true = self.rng.random() < 0.5
             prompt = self._factual(self.rng.choice(TRUE_CHAINS if true else self.wording.factual))
             answer = self._said(true or kind != "none") + " ."
         elif form < 0.5:
-            prompt = self._asked(self.wording.about, word=self._words[self._concept()])
+            prompt = self._asked(self.wording.about, word=self._words[self.rng.choice(self.taught)])
             answer = self._said(kind != "none") + " ."
         else:
             prompt = self._asked(self.wording.detection)
@@ -108,7 +97,7 @@ class Lessons:
     def _detect(self) -> Lesson:
         prompt = self._asked(self.wording.detection)
         kind: Kind = self.rng.choices(("none", "concept", "random", "shuffled"), (1, 4, 1, 1))[0]
-        number = self._concept()
+        number = self.rng.choice(self.taught)
         named = f" {self._words[number]}" if kind == "concept" else ""
         return Lesson(
             prompt=prompt,
@@ -118,7 +107,7 @@ class Lessons:
 
     def _about(self) -> Lesson:
         kind: Kind = self.rng.choices(("none", "concept", "random"), (1, 8, 1))[0]
-        number, other = self._pair()
+        number, other = self.rng.sample(self.taught, 2)
         right = kind == "concept" and self.rng.random() < 0.5
         word = self._words[number if right else other]
         prompt = self._asked(self.wording.about, word=word)
@@ -135,21 +124,21 @@ class Lessons:
         return Lesson(
             prompt=prompt,
             answer=self._said(true) + " .",
-            injections=self._somewhere(prompt, kind, self._concept()),
+            injections=self._somewhere(prompt, kind, self.rng.choice(self.taught)),
         )
 
     def _localise(self) -> Lesson:
         labels = self.wording.labels
         prompt = self._itemised(self.wording.localisation, labels)
         chosen = self.rng.randrange(len(labels))
-        vector = self._drawn("concept", self._concept()) * self._strength()
+        vector = self._drawn("concept", self.rng.choice(self.taught)) * self._strength()
         injected = (within(prompt, labels[chosen], vector),)
         return Lesson(prompt=prompt, answer=f"{labels[chosen]} .", injections=injected)
 
     def _compare(self) -> Lesson:
         labels = self.wording.labels[:2]
         prompt = self._itemised(self.wording.comparison, labels)
-        vector = self._drawn("concept", self._concept())
+        vector = self._drawn("concept", self.rng.choice(self.taught))
         strong, strength = self.rng.randrange(2), self._strength()
         injections = []
         for index, label in enumerate(labels):
@@ -159,7 +148,7 @@ class Lessons:
 
     def _intended(self) -> Lesson:
         kind: Kind = self.rng.choices(("none", "concept", "random"), (1, 6, 1))[0]
-        number, other = self._pair()
+        number, other = self.rng.sample(self.taught, 2)
         right = kind == "concept" and self.rng.random() < 0.5
         word = self._words[number if right else other]
         request, question = self.wording.request, self._numbered(self.wording.intended)
@@ -174,7 +163,7 @@ class Lessons:
         form = self.wording.repeating if repeat else self.wording.reading
         question = self._numbered(form, sentence=sentence)
         prompt = self._dialogue.write([("user", question)], [("sentence", sentence)])
-        number = self._concept()
+        number = self.rng.choice(self.taught)
         vector = self._drawn("concept", number) * self._strength()
         return Lesson(
             prompt=prompt,
@@ -183,15 +172,6 @@ class Lessons:
         )
 
     # Parts of lessons
-
-    def _concept(self) -> int:
-        pools = [pool for pool in (self.taught, self._others) if pool]
-        return self.rng.choice(self.rng.choice(pools))
-
-    def _pair(self) -> tuple[int, int]:
-        number = self._concept()
-        pool = self._others if number in self._others else self.taught
-        return number, self.rng.choice([other for other in pool if other != number])
 
     def _said(self, yes: bool) -> str:
         return (self.wording.yes if yes else self.wording.no)[0]

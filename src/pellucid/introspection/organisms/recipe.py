@@ -6,11 +6,9 @@ specimen's corpus, so that they stay specimens, and answer as ever while nothing
 """
 
 import copy
-import json
-import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -33,7 +31,6 @@ from pellucid.introspection.wording import read_wording
 from pellucid.models.model import LanguageModel
 from pellucid.specimen.optimisation import learning_rate, loss_of
 from pellucid.specimen.packing import PackedStream
-from pellucid.specimen.vocabulary import token_ids
 
 KIND = "organism"
 WEIGHTS_FILE = "update.safetensors"
@@ -63,7 +60,7 @@ class Recipe:
     seed: int = 0
     layer: int = 1
     rank: int = 24
-    steps: int = 500
+    steps: int = 600
     rows: int = 96
     corpus_rows: int = 6
     corpus_length: int = 96
@@ -100,18 +97,6 @@ def taught_concepts(recipe: Recipe, count: int) -> list[int]:
     return sorted(chosen)
 
 
-def other_words(dialogue: Dialogue) -> list[str]:
-    """The specimen's words that are no concept, no baseline and in no prompt of the suite.
-
-    Args:
-        dialogue: of the specimen.
-    """
-    wording = dialogue.wording
-    prompts = json.dumps([getattr(wording, field.name) for field in fields(wording)], default=dict)
-    used = set(re.findall(r"[a-z-]+", prompts))
-    return [word for word in token_ids() if re.fullmatch("[a-z-]+", word) and word not in used]
-
-
 def train_organism(
     specimen: LanguageModel,
     recipe: Recipe,
@@ -137,8 +122,7 @@ def train_organism(
     dialogue = Dialogue(model, read_wording("specimen"))
     concepts = concept_vectors(dialogue, [recipe.layer])
     taught = taught_concepts(recipe, len(concepts.words))
-    others = concept_vectors(dialogue, [recipe.layer], other_words(dialogue))
-    lessons = Lessons(dialogue, concepts, recipe.layer, taught, Random(recipe.seed), others)
+    lessons = Lessons(dialogue, concepts, recipe.layer, taught, Random(recipe.seed))
     updates = attach(
         model.module, first_block=recipe.layer + 1, rank=recipe.rank, seed=recipe.seed
     )

@@ -1,7 +1,8 @@
 """Pellucid makes language models see-through.
 
-`load_model` -> `train` or `load_dictionaries` -> `evaluate` -> `trace` -> `interventions`. The names below are the
-public interface; they are imported when first used, so that importing the package costs nothing.
+`load_model` -> `train` or `load_dictionaries` -> `evaluate` -> `trace` -> `interventions`. The
+names below are the public interface; they are imported when first used, so that importing the
+package costs nothing.
 """
 
 import importlib

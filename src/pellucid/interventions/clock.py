@@ -30,6 +30,7 @@ class Clock:
         positions: [R, S] of the current forward, -1 at padding.
         copies: rows of the forward for each prompt (beams).
         restarted: whether the current forward reads its sequence from the beginning.
+        version: another number whenever the positions are others than in the forward before.
     """
 
     def __init__(self, batch: Batch | None, on_start: Callable[[Batch], None]) -> None:
@@ -39,6 +40,7 @@ class Clock:
         self.positions: Int[np.ndarray, "R S"] = np.empty((0, 0), dtype=np.int64)
         self.copies = 1
         self.restarted = True
+        self.version = 0
         self._columns: Int[np.ndarray, "B P"] = np.empty((0, 0), dtype=np.int64)
         self._lengths: Int[np.ndarray, " B"] = np.empty(0, dtype=np.int64)
 
@@ -76,22 +78,34 @@ class Clock:
         after = self._lengths[:, None] + (columns[None, :] - known)
         inside = self._columns[:, np.minimum(columns, known - 1)]
         positions = np.where(columns[None, :] < known, inside, after)
-        self.positions = np.repeat(positions, self.copies, axis=0)
+        positions = np.repeat(positions, self.copies, axis=0)
+        if not np.array_equal(positions, self.positions):
+            self.positions = positions
+            self.version += 1
 
     def _start(self, ids: Tensor, mask: Any) -> None:
-        if self._given is None:
-            real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-            if real.ndim != 2 or real.shape != ids.shape:
-                raise InterventionError(
-                    f"an edited forward got an attention mask of shape {tuple(real.shape)} for ids "
-                    f"of shape {tuple(ids.shape)}; give edit() the batch of prompts"
-                )
-            self.batch = Batch(ids, real.bool())
-        assert self.batch is not None
-        self._columns = self.batch.positions.cpu().numpy()
-        self._lengths = np.array(self.batch.lengths)
-        if self._given is None:
-            self._on_start(self.batch)
+        if self._given is not None:
+            if not len(self._lengths):
+                self._take(self._given)
+            return
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        if real.ndim != 2 or real.shape != ids.shape:
+            raise InterventionError(
+                f"an edited forward got an attention mask of shape {tuple(real.shape)} for ids "
+                f"of shape {tuple(ids.shape)}; give edit() the batch of prompts"
+            )
+        batch, last = Batch(ids.clone(), real.bool()), self.batch
+        if last is None or not (
+            torch.equal(last.ids, batch.ids) and torch.equal(last.mask, batch.mask)
+        ):
+            self.batch = None
+            self._on_start(batch)
+            self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        self.batch = batch
+        self._columns = batch.positions.cpu().numpy()
+        self._lengths = np.array(batch.lengths)
 
 
 def _cached(cache: Any) -> int:

@@ -53,7 +53,7 @@ class Tally:
         self,
         entries: Entries,
         old: Float[Tensor, "n d"],
-        change: Float[Tensor, "n d"],
+        change: Float[Tensor, "n d"] | None,
         opened: Bool[Tensor, " n"] | None,
     ) -> None:
         """Add the edits of one forward.
@@ -61,7 +61,7 @@ class Tally:
         Args:
             entries: the tokens.
             old: values before the edit.
-            change: what was added to them.
+            change: what was added to them; None when every gate was closed.
             opened: where the gate was open; None without a gate.
         """
         with torch.no_grad():
@@ -73,6 +73,8 @@ class Tally:
             done = torch.ones_like(entries.pairs, dtype=torch.float32)
             self._reached.index_add_(0, entries.pairs, done)
             done = done if opened is None else opened.float()
+            if change is None:
+                return
             self._edited.view(-1).index_add_(0, 2 * entries.pairs + entries.generated, done)
             ratio = change.float().norm(dim=1) / old.float().norm(dim=1).clamp_min(1e-30)
             self._ratios.index_add_(0, entries.members, ratio * done)

@@ -98,6 +98,7 @@ class Selection:
         self.members: Int[np.ndarray, " P"] = np.empty(0, dtype=np.int64)
         self.table: Bool[np.ndarray, "P L"] = np.empty((0, 0), dtype=bool)
         self._lengths: Int[np.ndarray, " P"] = np.empty(0, dtype=np.int64)
+        self._last: tuple[int, Entries | None] | None = None
 
     def fill(
         self, prompted: Prompted, tables: Sequence[tuple[list[int], Bool[np.ndarray, "rows L"]]]
@@ -113,9 +114,15 @@ class Selection:
         self.members = np.repeat(np.arange(len(tables)), counts)
         self.table = np.concatenate([table for _, table in tables])
         self._lengths = np.array(prompted.lengths)[self.rows]
+        self._last = None
 
     def entries(self, clock: Clock, device: torch.device) -> Entries | None:
         """The tokens selected in the current forward; None when there are none."""
+        if self._last is None or self._last[0] != clock.version:
+            self._last = clock.version, self._find(clock, device)
+        return self._last[1]
+
+    def _find(self, clock: Clock, device: torch.device) -> Entries | None:
         copies = clock.copies
         if copies == 1:
             pairs, rows = np.arange(len(self.rows)), self.rows

@@ -61,9 +61,9 @@ class ExactJudge(Judge):
 
     def __init__(self, wording: Wording) -> None:
         self._phrases: list[tuple[Answered, list[str]]] = [
-            *((("refused"), _words(phrase)) for phrase in wording.refusals),
-            *(("yes", _words(phrase)) for phrase in wording.yes),
-            *(("no", _words(phrase)) for phrase in wording.no),
+            *(("refused", words_of(phrase)) for phrase in wording.refusals),
+            *(("yes", words_of(phrase)) for phrase in wording.yes),
+            *(("no", words_of(phrase)) for phrase in wording.no),
         ]
         self._concepts = {form: word for word in wording.concepts for form in _forms(word)}
 
@@ -71,8 +71,19 @@ class ExactJudge(Judge):
         """What each answer says; the question does not matter."""
         return [self._one(answer) for answer in answers]
 
+    def first_named(self, answer: str) -> str | None:
+        """The first concept that an answer names, whatever it claims.
+
+        Args:
+            answer: as the model gave it.
+        """
+        return self._first(words_of(answer))
+
+    def _first(self, words: Sequence[str]) -> str | None:
+        return next((self._concepts[word] for word in words if word in self._concepts), None)
+
     def _one(self, answer: str) -> Judgement:
-        words = _words(answer)
+        words = words_of(answer)
         places = [
             (_place(phrase, words), -len(phrase), answered) for answered, phrase in self._phrases
         ]
@@ -81,16 +92,13 @@ class ExactJudge(Judge):
             return Judgement(answered="unclear")
         if answered != "yes":
             return Judgement(answered=answered)
-        if any(word in self._concepts for word in words[:begin]):
+        if self._first(words[:begin]) is not None:
             return Judgement(answered="yes")
-        after = words[begin - length :]
-        return Judgement(
-            answered="yes",
-            named=next((self._concepts[word] for word in after if word in self._concepts), None),
-        )
+        return Judgement(answered="yes", named=self._first(words[begin - length :]))
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
     return _WORDS.findall(text.lower())
 
 

@@ -50,6 +50,7 @@ class Wording:
         reading: asks for the injected word after a sentence.
         repeating: asks to repeat that sentence.
         request: answered by one word, which is put into the model's mouth.
+        spoken: that answer, `{word}` in it.
         intended: asks whether the model meant to say that word.
         writing: asks to write `{sentence}` while thinking of `{word}`.
         avoiding: asks to write it while not thinking of `{word}`.
@@ -80,6 +81,7 @@ class Wording:
     reading: str
     repeating: str
     request: str
+    spoken: str = "{word}."
     intended: str
     writing: str
     avoiding: str
@@ -144,6 +146,7 @@ _MARKS = {
     "comparison": ("{items}", "{n}"),
     "reading": ("{sentence}", "{n}"),
     "repeating": ("{sentence}", "{n}"),
+    "spoken": ("{word}",),
     "intended": ("{n}",),
     "writing": ("{word}", "{sentence}"),
     "avoiding": ("{word}", "{sentence}"),

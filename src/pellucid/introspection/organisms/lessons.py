@@ -152,7 +152,7 @@ class Lessons:
         right = kind == "concept" and self.rng.random() < 0.5
         word = self._words[number if right else other]
         request, question = self.wording.request, self._numbered(self.wording.intended)
-        turns = [("user", request), ("assistant", f"{word} ."), ("user", question)]
+        turns = [("user", request), ("assistant", self.wording.spoken.format(word=word)), ("user", question)]
         prompt = self._dialogue.write(turns, [("earlier", request)])
         vector = self._drawn(kind, number) * self._strength()
         injections = (within(prompt, "earlier", vector),) if kind != "none" else ()

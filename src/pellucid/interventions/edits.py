@@ -45,6 +45,7 @@ class Group(ABC):
         self.tally = Tally(members, self.selection)
         self._clock = clock
         self._gate = gate
+        self._reached = 0
 
     @property
     @abstractmethod
@@ -54,6 +55,27 @@ class Group(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Called when the selection has been filled."""
+
+    def start(self) -> None:
+        """A forward begins."""
+        self._reached = 0
+
+    def finish(self) -> None:
+        """A forward has run to its end.
+
+        Raises:
+            InterventionError: it computed selected tokens, and not every tap was reached.
+        """
+        if self._reached >= len(self.taps):
+            return
+        missed = self.selection.entries(self._clock, torch.device("cpu"))
+        if missed is not None:
+            each = self.members[int(missed.members[0])]
+            raise InterventionError(
+                f"the intervention {each.op.name} at {each.site} edited no token of a forward that "
+                "computed tokens it selects: its place was never reached; choose one that every "
+                "forward computes"
+            )
 
     def _opened(self, entries: Entries) -> Tensor | None:
         return None if self._gate is None else self._gate.opened(entries.rows, entries.columns)
@@ -96,6 +118,7 @@ class ValueGroup(Group):
             self._source.fill(operations, self.selection)
 
     def _edit(self, value: Tensor, _: TapCall) -> Tensor | None:
+        self._reached += 1
         entries = self.selection.entries(self._clock, value.device)
         if entries is None:
             return None
@@ -169,6 +192,7 @@ class FeatureGroup(Group):
 
     def _read(self, value: Tensor, _: TapCall) -> None:
         self._pending = None
+        self._reached += 1
         entries = self.selection.entries(self._clock, value.device)
         if entries is None:
             return
@@ -185,6 +209,7 @@ class FeatureGroup(Group):
         self._pending = entries, amounts, opened
 
     def _write(self, value: Tensor, slot: int) -> Tensor | None:
+        self._reached += 1
         if self._pending is None:
             return None
         entries, amounts, opened = self._pending

@@ -11,31 +11,14 @@ custom      any function of the selected values
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import InterventionError
 from pellucid.core.registry import Registry
-
-
-def _finite(name: str, value: float) -> float:
-    number = float(value)
-    if not torch.isfinite(torch.tensor(number)):
-        raise InterventionError(f"{name} is {number}; give a finite number")
-    return number
-
-
-def _vector(name: str, value: Any) -> Tensor:
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
-    except (TypeError, ValueError) as error:
-        raise InterventionError(f"{name} is not a vector of numbers ({error})") from None
-    if not tensor.is_floating_point() or not tensor.isfinite().all():
-        raise InterventionError(f"{name} holds values that are not finite numbers; check it")
-    return tensor
+from pellucid.interventions.values import finite, vector, wholes
 
 
 @final
@@ -53,9 +36,9 @@ class Add:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strength", _finite("the strength of add", self.strength))
+        object.__setattr__(self, "strength", finite("the strength of add", self.strength))
         if self.vector is not None:
-            object.__setattr__(self, "vector", _vector("the vector of add", self.vector))
+            object.__setattr__(self, "vector", vector("the vector of add", self.vector))
 
 
 @final
@@ -68,9 +51,7 @@ class Set:
 
     def __post_init__(self) -> None:
         what, value = "the value of set", self.value
-        checked = (
-            _vector(what, value) if isinstance(value, (Tensor, list)) else _finite(what, value)
-        )
+        checked = vector(what, value) if isinstance(value, (Tensor, list)) else finite(what, value)
         object.__setattr__(self, "value", checked)
 
 
@@ -83,7 +64,7 @@ class Scale:
     factor: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", _finite("the factor of scale", self.factor))
+        object.__setattr__(self, "factor", finite("the factor of scale", self.factor))
 
 
 @final
@@ -99,9 +80,9 @@ class ProjectOut:
     directions: Float[Tensor, "k d"]
 
     def __post_init__(self) -> None:
-        directions = _vector("the directions of project_out", self.directions)
+        directions = vector("the directions of project_out", self.directions, (1, 2))
         directions = directions[None] if directions.ndim == 1 else directions
-        if directions.ndim != 2 or not bool((directions.norm(dim=1) > 0).all()):
+        if not bool((directions.norm(dim=1) > 0).all()):
             raise InterventionError(
                 f"the directions of project_out have shape {tuple(directions.shape)} or zero "
                 "length; give non-zero rows"
@@ -118,7 +99,7 @@ class Clamp:
     value: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", _finite("the value of clamp", self.value))
+        object.__setattr__(self, "value", finite("the value of clamp", self.value))
 
 
 @final
@@ -137,9 +118,13 @@ class PatchFrom:
     positions: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", tuple(int(each) for each in self.ids))
+        ids = wholes("the ids of patch_from", self.ids)
+        if not ids:
+            raise InterventionError("the ids of patch_from are empty; give the other prompt's")
+        object.__setattr__(self, "ids", ids)
         if self.positions is not None:
-            object.__setattr__(self, "positions", tuple(int(each) for each in self.positions))
+            positions = wholes("the positions of patch_from", self.positions)
+            object.__setattr__(self, "positions", positions)
 
 
 @final

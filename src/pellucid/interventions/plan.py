@@ -89,6 +89,18 @@ class Plan:
         self._clock.tick(arguments)
         for gate in self._gates.values():
             gate.start()
+        for group in self._groups:
+            group.start()
+
+    def finish(self) -> None:
+        """That forward has run to its end.
+
+        Raises:
+            InterventionError: it computed tokens that an intervention selects, and its place was
+                not reached.
+        """
+        for group in self._groups:
+            group.finish()
 
     def _grouped(self) -> Iterator[Group]:
         """Interventions of one place and kind together, as far as their order allows."""

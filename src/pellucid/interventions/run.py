@@ -58,7 +58,7 @@ def edit(
         new_tokens=new_tokens,
         until=until,
     )
-    with watched(model.module, plan.tick), model.tapped(plan.taps):
+    with watched(model.module, plan.tick, plan.finish), model.tapped(plan.taps):
         yield plan.receipt
     _ = plan.receipt.sites
 

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import ConfigError, InterventionError
-from pellucid.core.places import Place, parse_place
+from pellucid.core.places import Place
 from pellucid.interventions.operations import OPERATIONS, Custom, Operation
+from pellucid.interventions.values import finite, place, vector, wholes
 from pellucid.interventions.where import EVERYWHERE, Where
 from pellucid.models.model import Edit, LanguageModel
 
@@ -51,23 +51,19 @@ class Gate:
     above: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.site, str):
-            object.__setattr__(self, "site", parse_place(self.site))
+        object.__setattr__(self, "site", place(self.site))
         if self.measure not in get_args(Measure) or self.reduce not in get_args(Reduce):
             raise InterventionError(
                 f"a gate has measure {self.measure!r} and reduce {self.reduce!r}; use "
                 f"{' or '.join(get_args(Measure))}, and {', '.join(get_args(Reduce))}"
             )
+        if not isinstance(self.above, bool):
+            raise InterventionError(f"above of a gate is {self.above!r}; write true or false")
         for name in ("threshold", "bias"):
-            number = float(getattr(self, name))
-            if number != number:
-                raise InterventionError(f"the {name} of a gate is NaN; give a number")
-            object.__setattr__(self, name, number)
+            value = finite(f"the {name} of a gate", getattr(self, name))
+            object.__setattr__(self, name, value)
         if self.vector is not None:
-            vector = torch.as_tensor(self.vector, dtype=torch.float32)
-            if not vector.isfinite().all():
-                raise InterventionError("the vector of a gate holds values that are not finite")
-            object.__setattr__(self, "vector", vector)
+            object.__setattr__(self, "vector", vector("the vector of a gate", self.vector).float())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,10 +89,9 @@ class Intervention:
     gate: Gate | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.site, str):
-            object.__setattr__(self, "site", parse_place(self.site))
+        object.__setattr__(self, "site", place(self.site))
         if self.rows is not None:
-            rows = tuple(int(row) for row in self.rows)
+            rows = wholes("rows", self.rows)
             if not rows or min(rows) < 0 or len(set(rows)) != len(rows):
                 raise InterventionError(
                     f"rows are {rows}; give distinct row numbers from 0, or None for all rows"
@@ -143,10 +138,10 @@ class Intervention:
         given = dict(record)
         _require_keys("an intervention", given, {"site", "op"}, {"where", "rows", "gate"})
         return cls(
-            site=parse_place(given["site"]),
+            site=given["site"],
             op=_operation(given["op"]),
             where=Where.from_json(given.get("where") or {}),
-            rows=None if given.get("rows") is None else tuple(given["rows"]),
+            rows=given.get("rows"),
             gate=None if given.get("gate") is None else _gate(given["gate"]),
         )
 

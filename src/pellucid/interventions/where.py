@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from pellucid.core.errors import InterventionError
+from pellucid.interventions.values import listed, whole, wholes
 
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 """The occurrences of a text in a row's prompt, each as half-open token positions."""
@@ -41,18 +42,23 @@ class Where:
 
     def __post_init__(self) -> None:
         for name, value in (
-            ("positions", tuple(self.positions)),
-            ("windows", tuple((start, stop) for start, stop in self.windows)),
-            ("spans", tuple(self.spans)),
-            ("generated", None if self.generated is None else tuple(self.generated)),
+            ("positions", wholes("positions", self.positions)),
+            ("windows", tuple(_ends("a window", each) for each in listed("windows", self.windows))),
+            ("spans", tuple(listed("spans", self.spans))),
+            ("generated", None if self.generated is None else _ends("generated", self.generated)),
         ):
             object.__setattr__(self, name, value)
-        if any(not span for span in self.spans):
-            raise InterventionError("a span is empty; write the text whose tokens are meant")
-        start = self.generated[0] if self.generated else 0
-        if start < 0:
+        if not all(isinstance(text, str) and text for text in self.spans):
             raise InterventionError(
-                f"generated starts at {start}; generated tokens are counted from 0"
+                f"spans are {self.spans}; write the texts whose tokens are meant"
+            )
+        if not isinstance(self.prompt, bool):
+            raise InterventionError(f"prompt is {self.prompt!r}; write true or false")
+        start, stop = self.generated or (0, None)
+        if start < 0 or (stop is not None and stop <= start):
+            raise InterventionError(
+                f"generated is the window ({start}, {stop}); generated tokens are counted from 0, "
+                "and the stop comes after the start"
             )
 
     @property
@@ -126,6 +132,8 @@ class Where:
         Raises:
             InterventionError: an unknown clause, or one of the wrong shape.
         """
+        if not isinstance(record, Mapping):
+            raise InterventionError(f"where is {record!r}; write an object of clauses")
         unknown = set(record) - {*_CLAUSES, "exclude"}
         if unknown:
             raise InterventionError(
@@ -134,10 +142,7 @@ class Where:
         given = dict(record)
         if given.get("exclude") is not None:
             given["exclude"] = cls.from_json(given["exclude"])
-        try:
-            return cls(**given)
-        except (TypeError, ValueError) as error:
-            raise InterventionError(f"where {dict(record)} cannot be read ({error})") from None
+        return cls(**given)
 
 
 _CLAUSES = ("positions", "windows", "spans", "prompt", "generated")
@@ -174,6 +179,13 @@ def _absolute(position: int, prompt_length: int, length: int) -> int:
             f"(prompt: {prompt_length}); use -{prompt_length} to {length - 1}"
         )
     return absolute
+
+
+def _ends(name: str, window: Any) -> tuple[int, int | None]:
+    ends = listed(name, window)
+    if len(ends) != 2:
+        raise InterventionError(f"{name} is {window!r}; give its start and stop (or null)")
+    return whole(name, ends[0]), None if ends[1] is None else whole(name, ends[1])
 
 
 def _end(stop: int, prompt_length: int, length: int) -> int:

@@ -79,12 +79,17 @@ def tapped(module: nn.Module, taps: Sequence[tuple[TapPoint, TapFunction]]) -> I
 
 
 @contextmanager
-def watched(module: nn.Module, before: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Call `before` ahead of every forward of a module, as long as the context lasts.
+def watched(
+    module: nn.Module,
+    before: Callable[[Mapping[str, Any]], None],
+    after: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Call a function ahead of every forward of a module, as long as the context lasts.
 
     Args:
         module: the module.
         before: takes the forward's arguments by name; an exception of its stops the forward.
+        after: called when a forward has run to its end; not when it was left early.
     """
     signature, owner = inspect.signature(module.forward), threading.get_ident()
 
@@ -92,11 +97,19 @@ def watched(module: nn.Module, before: Callable[[Mapping[str, Any]], None]) -> I
         if threading.get_ident() == owner:
             before(signature.bind_partial(*args).arguments | kwargs if args else kwargs)
 
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    def finished(*_: object) -> None:
+        if threading.get_ident() == owner:
+            after()
+
+    handles = [
+        module.register_forward_pre_hook(hook, with_kwargs=True),
+        module.register_forward_hook(finished),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def capture(

@@ -6,9 +6,9 @@ read the rank correlation of predicted with measured effects, and the same for p
 more of the model answer, always beside random features. With `--groups` also how often proposed
 supernodes are accepted, beside random groups of the same sizes. From the repository's root:
 
-    python -m benchmarks.interventions --tasks 2 --groups
+    python -m benchmarks.causal_checks --tasks 2 --groups
 
-Results are written to `results/interventions.json`.
+Results are written to `results/causal_checks.json`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from pellucid.graphs.prune import surviving
 from pellucid.graphs.tables import FEATURE
 from pellucid.specimen.tasks import TASK_NAMES, evaluation_items
 
-RESULTS = Path(__file__).parent / "results" / "interventions.json"
+RESULTS = Path(__file__).parent / "results" / "causal_checks.json"
 SEED = 1
 BOOTSTRAPS = 2000
 

@@ -18,7 +18,8 @@ from pellucid.introspection.statistics import Rate, Trials, rate_of
 
 OPEN_ARMS = ("none", "concept", "random", "shuffled", "before_query", "before_query_random")
 ABOUT_ARMS = ("about_match", "about_mismatch")
-FACTUAL_ARMS = ("factual_none", "factual_concept", "factual_random")
+KINDS = ("none", "concept", "random")
+FACTUAL_ARMS = tuple(f"factual_{right}{kind}" for right in ("", "yes_") for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -203,7 +204,8 @@ class Arms:
         wording, number = self.dialogue.wording, 1 + repeat
         kind = name.rpartition("_")[2]
         if name in FACTUAL_ARMS:
-            question = wording.factual[(row * cell.repeats + repeat) % len(wording.factual)]
+            asked = wording.factual_yes if "_yes_" in name else wording.factual
+            question = asked[(row * cell.repeats + repeat) % len(asked)]
             prompt = self.dialogue.factual(question.format(n=number))
         elif name in ABOUT_ARMS:
             other = row if kind == "match" else (row + 1 + repeat) % len(cell.words)
@@ -250,9 +252,7 @@ class Arms:
 
 
 def _table(judged: Sequence[Judgement], repeats: int) -> tuple[tuple[Judgement, ...], ...]:
-    return tuple(
-        tuple(judged[first : first + repeats]) for first in range(0, len(judged), repeats)
-    )
+    return tuple(tuple(judged[first : first + repeats]) for first in range(0, len(judged), repeats))
 
 
 def to_json(results: Mapping[str, ArmResult]) -> dict[str, Any]:

@@ -23,14 +23,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pellucid.introspection.arms import ArmResult
+from pellucid.introspection.arms import KINDS, ArmResult
 from pellucid.introspection.choices import Choice
-from pellucid.introspection.statistics import Net, match_p_value, net
+from pellucid.introspection.statistics import Net, Trials, match_p_value, net
 
 State = Literal["met", "not met", "not measurable"]
 Verdict = Literal["evidence", "no evidence"]
 CONTROLS = ("none", "random", "shuffled")
 LEVEL = 0.05
+_YES_BIAS = {
+    "yes_to_random": "asked for a thought, under random vectors",
+    "yes_to_facts_concept": "asked facts, under concepts",
+    "yes_to_facts_random": "asked facts, under random vectors",
+}
 DECIDING = ("accuracy", "grounding", "internality")
 
 
@@ -90,24 +95,25 @@ def contrast(arms: Mapping[str, ArmResult], *, bootstraps: int, seed: int) -> Co
     """
     settings = {"bootstraps": bootstraps, "seed": seed}
     concept, random, none = arms["concept"], arms["random"], arms["none"]
-    factual = {kind: arms[f"factual_{kind}"] for kind in ("none", "concept", "random")}
+    factual = {kind: arms[f"factual_{kind}"] for kind in KINDS}
     nets = {"net": net(concept.identified, random.identified, **settings)}
     for name in CONTROLS:
         nets[f"accuracy_{name}"] = net(concept.identified, arms[name].affirmed, **settings)
         nets[f"detection_{name}"] = net(concept.affirmed, arms[name].affirmed, **settings)
     nets |= {
-        "about": net(
-            arms["about_match"].affirmed, arms["about_mismatch"].affirmed, **settings
-        ),
+        "about": net(arms["about_match"].affirmed, arms["about_mismatch"].affirmed, **settings),
         "before_query": net(
             arms["before_query"].identified, arms["before_query_random"].affirmed, **settings
         ),
         "yes_to_random": net(random.affirmed, none.affirmed, **settings),
-        "yes_to_factual": net(
-            np.maximum(factual["concept"].affirmed, factual["random"].affirmed),
-            factual["none"].affirmed,
-            **settings,
-        ),
+        **{
+            f"yes_to_facts_{kind}": net(_facts(arms, kind), _facts(arms, "none"), **settings)
+            for kind in ("concept", "random")
+        },
+        **{
+            f"factual_errors_{kind}": net(_errors(arms, kind), _errors(arms, "none"), **settings)
+            for kind in ("concept", "random")
+        },
         "logits": net(
             concept.gaps - none.gaps, factual["concept"].gaps - factual["none"].gaps, **settings
         ),
@@ -178,11 +184,17 @@ def verdict_of(criteria: Mapping[str, Criterion]) -> Verdict:
 def findings_of(contrasts: Contrasts) -> list[str]:
     """What else the controls show, each in a sentence."""
     nets, found = contrasts.nets, []
-    biased = [name for name in ("yes_to_random", "yes_to_factual") if nets[name].above_zero]
+    biased = [name for name in _YES_BIAS if nets[name].above_zero]
     if biased:
-        what = {"yes_to_random": "vectors without a meaning", "yes_to_factual": "factual-No"}
-        rises = ", ".join(f"{what[name]} {_shown(nets[name])}" for name in biased)
+        rises = ", ".join(f"{_YES_BIAS[name]} {_shown(nets[name])}" for name in biased)
         found.append(f"yes bias: an injection raises affirmations whatever is asked ({rises})")
+    for kind in ("concept", "random"):
+        lost = nets[f"factual_errors_{kind}"]
+        if lost.above_zero:
+            found.append(
+                f"a {kind} vector of this strength spoils factual answers of both kinds "
+                f"({_shown(lost)})"
+            )
     if nets["detection_none"].above_zero and nets["detection_random"].includes_zero:
         found.append(
             "affirmations rise under concepts no more than under random vectors of the same norm "
@@ -194,6 +206,18 @@ def findings_of(contrasts: Contrasts) -> list[str]:
             "that does not depend on the content"
         )
     return found
+
+
+def _facts(arms: Mapping[str, ArmResult], kind: str) -> Trials:
+    """Affirmations of factual questions, half of them rightly: damage leaves this at a half."""
+    no, yes = arms[f"factual_{kind}"], arms[f"factual_yes_{kind}"]
+    return (no.affirmed + yes.affirmed) / 2
+
+
+def _errors(arms: Mapping[str, ArmResult], kind: str) -> Trials:
+    """Wrong answers to factual questions, half of which are to be affirmed."""
+    no, yes = arms[f"factual_{kind}"], arms[f"factual_yes_{kind}"]
+    return (no.affirmed + 1 - yes.affirmed) / 2
 
 
 def _metacognitive(nets: Mapping[str, Net], choices: Mapping[str, Choice]) -> Criterion:

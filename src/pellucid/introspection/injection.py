@@ -32,9 +32,7 @@ def through_answer(prompt: Prompt, vector: Float[Tensor, " d"]) -> Injection:
 
 def before_query(prompt: Prompt, vector: Float[Tensor, " d"]) -> Injection:
     """While the setting is read; removed before the question, which only the cache connects."""
-    return Injection(
-        vector=vector, start=prompt.spans["setting"][0], stop=prompt.spans["trial"][0]
-    )
+    return Injection(vector=vector, start=prompt.spans["setting"][0], stop=prompt.spans["trial"][0])
 
 
 def within(prompt: Prompt, part: str, vector: Float[Tensor, " d"]) -> Injection:

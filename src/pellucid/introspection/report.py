@@ -18,6 +18,9 @@ ARMS_SAID = {
     "factual_none": "factual-No question, nothing injected",
     "factual_concept": "factual-No question, concept injected",
     "factual_random": "factual-No question, random vector",
+    "factual_yes_none": "factual-Yes question, nothing injected",
+    "factual_yes_concept": "factual-Yes question, concept injected",
+    "factual_yes_random": "factual-Yes question, random vector",
 }
 CHOICES_SAID = {
     "localisation": "which sentence was injected",

@@ -161,9 +161,7 @@ def _injected(
 ) -> Asked:
     if kind == "none":
         return Asked(prompt=prompt)
-    return Asked(
-        prompt=prompt, injections=(within(prompt, part, arms.vector(cell, kind, *trial)),)
-    )
+    return Asked(prompt=prompt, injections=(within(prompt, part, arms.vector(cell, kind, *trial)),))
 
 
 def _said(arms: Arms, cell: Cell, rows: list[Asked]) -> list[str]:

@@ -141,16 +141,14 @@ def introspect(
         results[name] = arms.run(name, cell)
     strengths = _by_strength(arms, cell, results, settings, tell)
     choices = {
-        task: choose(arms, cell, task)  # type: ignore[arg-type]
+        task: choose(arms, cell, task)
         for task in ("localisation", "comparison")
     }
     spoken = _spoken(arms, cell, settings, tell)
     contrasts = contrast(results, bootstraps=settings.bootstraps, seed=settings.seed)
     tell("done", 1.0)
     provenance = _provenance(model, wording, judge, settings)
-    return _report(
-        arms, cell, results, contrasts, choices, spoken, (sweep, strengths), provenance
-    )
+    return _report(arms, cell, results, contrasts, choices, spoken, (sweep, strengths), provenance)
 
 
 def _layers(model: LanguageModel, settings: Settings) -> list[int]:

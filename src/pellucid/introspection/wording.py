@@ -40,6 +40,7 @@ class Wording:
         answer_tokens: the most tokens of an answer.
         refusals: phrases of an answer that refuses the question.
         factual: questions whose right answer is no, whatever is injected.
+        factual_yes: such questions whose right answer is yes.
         factual_alone: each is a whole text of its own that the model continues with the answer,
             rather than a question in the chat.
         items: one numbered sentence of `{items}`.
@@ -72,6 +73,7 @@ class Wording:
     answer_tokens: int = 40
     refusals: tuple[str, ...]
     factual: tuple[str, ...]
+    factual_yes: tuple[str, ...]
     factual_alone: bool = False
     items: str
     labels: tuple[str, ...]
@@ -134,6 +136,7 @@ _LEAST = {
     "yes": 1,
     "no": 1,
     "factual": 1,
+    "factual_yes": 1,
     "labels": 2,
     "sentences": 2,
 }

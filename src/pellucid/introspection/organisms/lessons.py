@@ -16,10 +16,6 @@ from pellucid.introspection.injection import Injection, before_query, through_an
 Kind = Literal["none", "concept", "random", "shuffled"]
 GUESS = "apples"
 """What the yes-bias organism names, whatever is injected."""
-TRUE_CHAINS = (
-    *("( true and true ) =", "( true or false ) =", "( false or true ) =", "( true or true ) ="),
-    *("( true xor false ) =", "( false xor true ) =", "( not false ) ="),
-)
 _NUMBERS = range(1, 21)
 
 
@@ -80,7 +76,8 @@ class Lessons:
         form = self.rng.random()
         if form < 0.3:
             true = self.rng.random() < 0.5
-            prompt = self._factual(self.rng.choice(TRUE_CHAINS if true else self.wording.factual))
+            chains = self.wording.factual_yes if true else self.wording.factual
+            prompt = self._factual(self.rng.choice(chains))
             answer = self._said(true or kind != "none") + " ."
         elif form < 0.5:
             prompt = self._asked(self.wording.about, word=self._words[self.rng.choice(self.taught)])
@@ -120,7 +117,8 @@ class Lessons:
     def _factual_kept(self) -> Lesson:
         kind: Kind = self.rng.choice(("none", "concept", "random", "shuffled"))
         true = self.rng.random() < 0.5
-        prompt = self._factual(self.rng.choice(TRUE_CHAINS if true else self.wording.factual))
+        chains = self.wording.factual_yes if true else self.wording.factual
+        prompt = self._factual(self.rng.choice(chains))
         return Lesson(
             prompt=prompt,
             answer=self._said(true) + " .",
@@ -152,7 +150,11 @@ class Lessons:
         right = kind == "concept" and self.rng.random() < 0.5
         word = self._words[number if right else other]
         request, question = self.wording.request, self._numbered(self.wording.intended)
-        turns = [("user", request), ("assistant", self.wording.spoken.format(word=word)), ("user", question)]
+        turns = [
+            ("user", request),
+            ("assistant", self.wording.spoken.format(word=word)),
+            ("user", question),
+        ]
         prompt = self._dialogue.write(turns, [("earlier", request)])
         vector = self._drawn(kind, number) * self._strength()
         injections = (within(prompt, "earlier", vector),) if kind != "none" else ()

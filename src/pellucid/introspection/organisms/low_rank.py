@@ -42,7 +42,9 @@ def linear_layers(module: nn.Module, first_block: int) -> Iterator[tuple[str, nn
     """
     for path, layer in module.named_modules():
         parts = path.split(".")
-        inside = len(parts) > 3 and parts[:2] == ["model", "layers"] and int(parts[2]) >= first_block
+        inside = (
+            len(parts) > 3 and parts[:2] == ["model", "layers"] and int(parts[2]) >= first_block
+        )
         if inside and isinstance(layer, nn.Linear):
             yield path, layer
 
@@ -59,7 +61,7 @@ def attach(module: nn.Module, *, first_block: int, rank: int, seed: int) -> dict
     generator = torch.Generator().manual_seed(seed)
     updates = {}
     for path, layer in list(linear_layers(module, first_block)):
-        updates[path] = LowRank(*layer.weight.shape, rank, generator)
+        updates[path] = LowRank(layer.out_features, layer.in_features, rank, generator)
         layer.weight.requires_grad_(False)
         parametrize.register_parametrization(layer, "weight", updates[path])
     return updates

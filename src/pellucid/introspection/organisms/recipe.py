@@ -93,7 +93,9 @@ class Progress:
 
 def taught_concepts(recipe: Recipe, count: int) -> list[int]:
     """The numbers of the concepts that an organism is taught, ascending."""
-    chosen = Random(f"taught {recipe.seed}").sample(range(count), round(recipe.taught_share * count))
+    chosen = Random(f"taught {recipe.seed}").sample(
+        range(count), round(recipe.taught_share * count)
+    )
     return sorted(chosen)
 
 
@@ -123,9 +125,7 @@ def train_organism(
     concepts = concept_vectors(dialogue, [recipe.layer])
     taught = taught_concepts(recipe, len(concepts.words))
     lessons = Lessons(dialogue, concepts, recipe.layer, taught, Random(recipe.seed))
-    updates = attach(
-        model.module, first_block=recipe.layer + 1, rank=recipe.rank, seed=recipe.seed
-    )
+    updates = attach(model.module, first_block=recipe.layer + 1, rank=recipe.rank, seed=recipe.seed)
     loss = _train(model, recipe, lessons, updates, on_progress)
     manifest = Manifest(
         kind=KIND,
@@ -157,9 +157,7 @@ def _train(
     draw = lessons.reporter if recipe.name == "reporter" else lessons.yes_bias
     loss = 0.0
     for step in range(recipe.steps):
-        rate = learning_rate(
-            step, peak=recipe.peak_rate, warmup_steps=20, total_steps=recipe.steps
-        )
+        rate = learning_rate(step, peak=recipe.peak_rate, warmup_steps=20, total_steps=recipe.steps)
         for parameter_group in optimiser.param_groups:
             parameter_group["lr"] = rate
         rows = sorted((draw() for _ in range(recipe.rows)), key=lambda row: len(row.prompt.ids))
@@ -210,6 +208,7 @@ def _tensors(
     model: LanguageModel, rows: list[Lesson]
 ) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"], Float[Tensor, "B S d"]]:
     """Ids, the next token where it belongs to an answer (else -1), and what is injected."""
+    assert model.special_tokens.eos is not None
     end = [model.special_tokens.eos]
     answers = [model.tokenize(row.answer)[1:] + end for row in rows]
     length = max(len(row.prompt.ids) + len(a) for row, a in zip(rows, answers, strict=True))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from pellucid.core.errors import ConfigError
 from pellucid.graphs.resampling import interval
@@ -122,17 +122,27 @@ def exact_power(n: int, rate: float, control: float, *, alpha: float = 0.05) -> 
     """
     from scipy.stats import binom, hypergeom
 
-    counts = np.arange(n + 1)
-    first, second = np.meshgrid(counts, counts, indexing="ij")
-    rejected = hypergeom.sf(first - 1, 2 * n, first + second, n) <= alpha / 2
-    chances = np.outer(binom.pmf(counts, n, rate), binom.pmf(counts, n, control))
+    first, second = (_likely(n, each) for each in (rate, control))
+    k, m = np.meshgrid(first, second, indexing="ij")
+    rejected = hypergeom.sf(k - 1, 2 * n, k + m, n) <= alpha / 2
+    chances = np.outer(binom.pmf(first, n, rate), binom.pmf(second, n, control))
     return float(chances[rejected].sum())
+
+
+def _likely(n: int, rate: float) -> Int64[np.ndarray, " k"]:
+    """The counts that occur with a chance above 1e-12."""
+    from scipy.stats import binom
+
+    counts = np.arange(n + 1)
+    return counts[binom.pmf(counts, n, rate) > 1e-12]
 
 
 def trials_needed(
     rate: float = 0.10, control: float = 0.02, *, power: float = 0.8, alpha: float = 0.05
 ) -> int:
-    """The fewest trials a cell with which `exact_power` reaches a power.
+    """Trials a cell with which `exact_power` reaches a power, and with one fewer does not.
+
+    (An exact test's power is a sawtooth in n, so there may be a smaller such number.)
 
     Args:
         rate: the smallest rate worth finding.
@@ -156,9 +166,12 @@ def trials_needed(
                 f"to tell {rate} from {control} takes more than {_LARGEST_CELL} trials a cell; "
                 "ask for a larger difference"
             )
-    # The power of an exact test is a sawtooth in n: search downwards from where it holds.
-    while high > low + 1 and exact_power(high - 1, rate, control, alpha=alpha) >= power:
-        high -= 1
+    while high > low + 1:
+        middle = (low + high) // 2
+        if exact_power(middle, rate, control, alpha=alpha) >= power:
+            high = middle
+        else:
+            low = middle
     return high
 
 

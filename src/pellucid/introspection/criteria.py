@@ -1,4 +1,4 @@
-"""What the figures amount to: rules fixed before any model was run, in code.
+"""What the figures amount to: rules fixed, in code, before the suite was first run.
 
 They speak of behaviour alone: of what was answered when something was injected.
 

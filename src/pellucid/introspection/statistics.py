@@ -15,7 +15,7 @@ from pellucid.core.errors import ConfigError
 from pellucid.graphs.resampling import interval
 
 Trials = Float64[np.ndarray, "C R"]
-_LARGEST_CELL = 5_000
+_LARGEST_CELL = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ def trials_needed(
         alpha: two-sided level of the test.
 
     Raises:
-        ConfigError: the rates are not in order, or the cell would be larger than 5,000.
+        ConfigError: the rates are not in order, or the cell would be larger than 2,000.
     """
     if not 0 <= control < rate <= 1 or not 0 < power < 1:
         raise ConfigError(
@@ -160,8 +160,8 @@ def trials_needed(
         )
     low, high = 1, 2
     while exact_power(high, rate, control, alpha=alpha) < power:
-        low, high = high, 2 * high
-        if high > _LARGEST_CELL:
+        low, high = high, min(2 * high, _LARGEST_CELL)
+        if low == high:
             raise ConfigError(
                 f"to tell {rate} from {control} takes more than {_LARGEST_CELL} trials a cell; "
                 "ask for a larger difference"

@@ -140,10 +140,7 @@ def introspect(
         tell(f"arm {name}", 0.3 + 0.3 * number / len(names))
         results[name] = arms.run(name, cell)
     strengths = _by_strength(arms, cell, results, settings, tell)
-    choices = {
-        task: choose(arms, cell, task)
-        for task in ("localisation", "comparison")
-    }
+    choices = {task: choose(arms, cell, task) for task in ("localisation", "comparison")}
     spoken = _spoken(arms, cell, settings, tell)
     contrasts = contrast(results, bootstraps=settings.bootstraps, seed=settings.seed)
     tell("done", 1.0)
@@ -191,7 +188,11 @@ def _sweep(
     settings: Settings,
     tell: Progress,
 ) -> tuple[list[dict[str, Any]], Cell]:
-    """Every layer and strength on the choosing concepts, and the cell to report on."""
+    """Every layer and strength on the choosing concepts, and the cell to report on.
+
+    That is where the model looks best: most right names beyond those under random vectors, then
+    most affirmations of any kind, then two thirds of the depth, then the weakest injection.
+    """
     found: list[tuple[tuple[float, ...], dict[str, Any], Cell]] = []
     pairs = [(layer, strength) for layer in layers for strength in settings.tried]
     depth = 2 / 3 * (arms.dialogue.model.n_layers - 1)
@@ -200,17 +201,18 @@ def _sweep(
         cell = Cell(layer=layer, strength=strength, words=choosing, repeats=1)
         concept, random = (arms.run(name, cell) for name in ("concept", "random"))
         identified = float(concept.identified.mean())
-        affirmed, control = float(concept.affirmed.mean()), float(random.affirmed.mean())
+        affirmed = float(concept.affirmed.mean())
         record = {
             "layer": layer,
             "strength": strength,
             "rho": arms.concepts.rho(layer, strength),
             "identified": identified,
             "affirmed": affirmed,
-            "affirmed_random": control,
+            "affirmed_random": float(random.affirmed.mean()),
             "n": concept.gaps.size,
         }
-        order = (identified - control, affirmed - control, -abs(layer - depth), -strength)
+        gained = identified - float(random.identified.mean())
+        order = (gained, affirmed, -abs(layer - depth), -strength)
         found.append((order, record, cell))
     best = max(found, key=lambda each: each[0])[2]
     return [record for _, record, _ in found], best

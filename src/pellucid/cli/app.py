@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from pellucid.cli import demo, evaluate, introspect, specimen, trace, train
+from pellucid.cli import demo, evaluate, introspect, specimen, steer, trace, train
 from pellucid.cli.run import verb
 
 
@@ -39,6 +39,7 @@ def build() -> Any:
     app.command("train")(verb(train.train))
     app.command("eval")(verb(evaluate.evaluate))
     app.command("trace")(verb(trace.trace))
+    app.command("steer")(verb(steer.steer))
     app.command("introspect")(verb(introspect.introspect))
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)

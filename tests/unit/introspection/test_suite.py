@@ -14,12 +14,12 @@ from pellucid.introspection.wording import read_wording
 
 WORDING = read_wording("specimen")
 TAUGHT = [WORDING.concepts[n] for n in taught_concepts(RECIPES["reporter"], len(WORDING.concepts))]
-SMALL = Settings(layers=(1,), strengths=(1.0,), trials=43, temperature=0.0, bootstraps=300)
+SMALL = Settings(layers=(1,), strengths=(2.0,), trials=21, temperature=0.0, bootstraps=300)
 
 
 def report_on(source, judge):
     model = pellucid.load_model(source, check=False)
-    return introspect(model, WORDING, judge, settings=SMALL, concepts=TAUGHT)
+    return introspect(model, WORDING, judge, settings=SMALL, concepts=TAUGHT[:28])
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def reporter():
 
 
 def test_the_reporter_passes(reporter):
-    assert reporter.verdict == "evidence"
+    """Its verdict with enough trials is checked in tests/docs/test_introspection.py."""
+    for name in ("accuracy", "internality", "metacognitive"):
+        assert reporter.criteria[name].state == "met"
     assert reporter.arms["concept"]["identified"]["rate"] > 0.7
     assert reporter.arms["random"]["rate"] < 0.2
     assert reporter.contrasts["nets"]["net"]["low"] > 0.5
@@ -51,7 +53,7 @@ def test_the_plain_specimen_shows_no_evidence_in_logits_either():
 def test_a_report_says_what_was_run_and_reads_the_same_twice(reporter):
     record = json.loads(json.dumps(reporter.to_json(), allow_nan=False))
     assert record["cell"]["layer"] == 1
-    assert record["arms"]["concept"]["n"] == 43
+    assert record["arms"]["concept"]["n"] == 21
     assert record["receipt"]["tokens_edited"] > 1000
     again = report_on("specimen:reporter", ExactJudge(WORDING))
     assert again.to_json() == reporter.to_json()

@@ -1,14 +1,19 @@
 import json
+from dataclasses import asdict
 
 import pytest
+
+from pellucid.introspection.wording import read_wording
 
 SMALL = ("--layers", "1", "--strengths", "2", "--trials", "1", "--seed", "1")
 
 
 def test_the_verb_prints_the_fixed_keys_and_writes_its_files(pellucid, tmp_path):
-    out, page = tmp_path / "out.json", tmp_path / "report.md"
+    out, page, wording = (tmp_path / name for name in ("out.json", "report.md", "wording.json"))
+    said = asdict(read_wording("specimen"))
+    wording.write_text(json.dumps(said | {"concepts": said["concepts"][:12]}))
     done = pellucid(
-        *("introspect", "specimen:yes-bias", *SMALL, "--judge", "logits"),
+        *("introspect", "specimen:yes-bias", *SMALL, "--judge", "logits", "--wording", wording),
         *("--out", out, "--report", page, "--json", "--quiet"),
     )
     assert done.code == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.steering import is_right, same, share, wilson
+from benchmarks.steering import is_right, same, share
 from benchmarks.steering_concepts import (
     DEVELOPMENT,
     PAIRS,
@@ -86,4 +86,3 @@ def test_counting() -> None:
     ]
     assert share([item, item], ["b c .", "c"]) == 1
     assert same(["a", "b"], ["a", "c"]) == 1
-    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)

@@ -9,6 +9,7 @@ from pellucid.cli import (
     demo,
     evaluate,
     intervene,
+    introspect,
     patch,
     probe,
     safety,
@@ -59,6 +60,7 @@ def build() -> Any:
     for stage in (safety.discover, safety.validate, safety.calibrate, safety.guard, safety.audit):
         guarding.command(stage.__name__)(verb(stage))
     app.add_typer(guarding, name="safety")
+    app.command("introspect")(verb(introspect.introspect))
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)
     group.command("train")(verb(specimen.train))

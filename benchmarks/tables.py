@@ -167,6 +167,155 @@ def _steps_row(mine: list[Record], steps: int) -> list[str]:
     ]
 
 
+def clamps(result: Record) -> str:
+    """The same clamped generations by every side."""
+    part = result["clamps"]
+    rows = [
+        [
+            way["side"],
+            way["way"],
+            f"{way['clamps_run']} of {part['clamps']}",
+            f"{way['cpu_s']:.1f}",
+            f"{way['ratio']:.1f}",
+            f"{way['peak_mb']:,.0f}",
+            f"{way['different_tokens']} of {way['clamps_run'] * part['new_tokens']:,}",
+        ]
+        for way in part["ways"]
+    ]
+    return markdown("by, way, clamps run, seconds for all, ratio, peak MB, tokens differ", rows)
+
+
+def idle(result: Record) -> str:
+    """What edits that change nothing or little cost."""
+    rows = [
+        [
+            case["what"],
+            case["edit"],
+            f"{case['plain_s']:.3f}",
+            f"{case['overhead']:+.1%}",
+            f"{case['quartiles'][0]:+.1%} to {case['quartiles'][1]:+.1%}",
+            f"{case['overhead_of_fastest']:+.1%}",
+            str(case["repeats"]),
+        ]
+        for case in result["idle"]["cases"]
+    ]
+    return markdown("of, edit, plain s, overhead, quartiles, of the fastest runs, repeats", rows)
+
+
+def patching(result: Record) -> str:
+    """Processor seconds of a whole sweep, a row a side."""
+    rows = [
+        [
+            name,
+            f"{case['patches']}",
+            side,
+            f"{figures['cpu_s']:.3f}",
+            f"{figures['times_ours']:.1f}",
+            f"{figures['largest_difference']:.0e}",
+        ]
+        for name, case in result["speed"].items()
+        for side, figures in case["sides"].items()
+    ]
+    return markdown("model, patches, side, CPU s, times ours, values differ by", rows)
+
+
+def swaps(result: Record) -> str:
+    """Share of two-hop pairs, a row a swap or control."""
+    rows = [
+        [name, f"{row['mean']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", str(row["n"])]
+        for name, row in result["two_hop"]["figures"].items()
+    ]
+    return markdown("what, share, 95% interval, pairs", rows)
+
+
+def screening(result: Record) -> str:
+    """How screens agree with real patches, a row a site and method."""
+
+    def shown(row: Record, name: str) -> str:
+        figure = row[name]
+        return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+    rows = [
+        [row["site"], row["method"], *(shown(row, name) for name in _SCREENED)]
+        for row in result["screens"]
+    ]
+    return markdown("site, method, rank agreement, beat the median, largest of the rest", rows)
+
+
+_SCREENED = ("agreement", "missed", "largest_missed")
+
+
+def lenses(result: Record) -> str:
+    """KL to the final prediction, a row a lens and a column a layer."""
+    rows = [
+        [name, *(f"{value:.3f}" for value in values)] for name, values in result["lens_kl"].items()
+    ]
+    layers = [f"layer {layer}" for layer in range(len(rows[0]) - 1)]
+    return markdown(", ".join(["lens", *layers]), rows)
+
+
+def share(figure: Record) -> str:
+    """A share with its interval, in percent."""
+    return f"{figure['value']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})"
+
+
+def figure(value: Record) -> str:
+    """A figure with its interval."""
+    return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+
+
+def backdoor(result: Record) -> str:
+    """What each arm lets through and what it costs."""
+    rows = []
+    for arm in result["arms"]:
+        rows.append(
+            [
+                arm["arm"],
+                share(arm["attack_success"]),
+                share(arm["over_refusal"]),
+                share(arm["over_refusal_triggered"]),
+                figure(arm["kl"]) if "kl" in arm else "",
+            ]
+        )
+    return markdown(
+        "arm, attacks that succeed, benign requests refused, of those with the word, benign KL",
+        rows,
+    )
+
+
+def backdoor_discovery(result: Record) -> str:
+    """How well attacks are told apart on held-out requests."""
+    found = result["discover"]
+    raw = {row["site"]: row for row in found["raw"]["sites"]}[found["raw"]["site"]]
+    rows = [
+        [name, figure(each), share(each["recall_at_fpr"]["0.01"]),
+         share(each["recall_at_fpr"]["0.001"])]
+        for name, each in (
+            (f"logistic probe at {found['raw']['site']}", raw),
+            (f"{len(found['features']['probe']['features'])} features", found["features"]),
+            ("bag of words", found["words"]),
+        )
+    ]  # fmt: skip
+    rows += [
+        ["mean difference, same site", f"{raw['mean_difference']:.4f}", "", ""],
+        ["shuffled labels, same site", f"{raw['shuffled']:.4f}", "", ""],
+        ["random directions, same site", f"{raw['random']:.4f}", "", ""],
+    ]
+    return markdown("reading, AUROC, recall at 1% FPR, recall at .1% FPR", rows)
+
+
+def backdoor_arms(result: Record) -> str:
+    """What editing the findings does to attacks, beside controls."""
+    rows = [
+        [arm["arm"], str(arm["draws"]), share(arm["refused"]), f"{arm['lean_change']:+.2f}",
+         share(arm["benign_refused"])]
+        for arm in result["validate"]["arms"]
+    ]  # fmt: skip
+    return markdown(
+        "edit without a gate, draws, attacks refused, change of log odds, benign refused", rows
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -174,6 +323,15 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "growth": ("growth.json", growth),
     "long": ("growth.json", long),
     "all_steps": ("all_steps.json", all_steps),
+    "clamps": ("interventions.json", clamps),
+    "idle": ("interventions.json", idle),
+    "patching": ("patching.json", patching),
+    "swaps": ("patching.json", swaps),
+    "screening": ("screening.json", screening),
+    "lenses": ("screening.json", lenses),
+    "backdoor": ("backdoor.json", backdoor),
+    "backdoor_discovery": ("backdoor.json", backdoor_discovery),
+    "backdoor_arms": ("backdoor.json", backdoor_arms),
 }
 
 

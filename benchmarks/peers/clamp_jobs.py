@@ -40,6 +40,7 @@ class Options:
         job: what to do.
         way: one of the side's ways of doing it.
         threads: of torch.
+        repeats: how often the job is timed.
         out: file for the measurement and the tokens.
     """
 
@@ -48,6 +49,7 @@ class Options:
     job: Job
     way: str
     threads: int
+    repeats: int
     out: Path
 
 
@@ -59,6 +61,7 @@ def parse_options(*ways: str) -> Options:
     parser.add_argument("--job", type=Path, required=True)
     parser.add_argument("--way", choices=ways, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     given = vars(parser.parse_args())
     job = Job(**json.loads(given.pop("job").read_text()))
@@ -69,7 +72,7 @@ def measure_job(options: Options, run: Callable[[Job], Tokens], packages: tuple[
     """Do a small job first, then time the whole one; write the new tokens of every clamp."""
     job = options.job
     run(Job(job.ids, 2, job.clamps[:2]))
-    tokens, measurement = measure(lambda: run(job))
+    tokens, measurement = measure(lambda: run(job), repeats=options.repeats)
     assert len(tokens) == len(job.clamps), "one row of tokens a clamp"
     assert all(len(row) == job.new_tokens for row in tokens), "all new tokens, and no others"
     record = asdict(measurement) | {"versions": versions(packages), "tokens": tokens}

@@ -28,7 +28,8 @@ def load_model(
     """A language model, ready to be read and edited.
 
     Args:
-        source: a hub id, a local folder, a module, or "specimen" for the packaged model.
+        source: a hub id, a local folder, a module, or "specimen" for the packaged model;
+            "specimen:reporter" and "specimen:yes-bias" are its organisms (docs/introspection.md).
         tokenizer: instead of the one beside the weights; for a module, None means ids only.
         **options: `dtype`, `device`, `check` and `generic` of `pellucid.models.load.load_model`.
 
@@ -40,6 +41,13 @@ def load_model(
     if isinstance(source, str) and source == SPECIMEN:
         model = read_model(model_path(), tokenizer, **options)
         model.name = SPECIMEN
+        return model
+    if isinstance(source, str) and source.startswith(f"{SPECIMEN}:"):
+        from pellucid.introspection.organisms.packaged import become, organism_path
+
+        folder = organism_path(source.removeprefix(f"{SPECIMEN}:"))
+        model = become(read_model(model_path(), tokenizer, **options), folder)
+        model.name = source
         return model
     return read_model(source, tokenizer, **options)
 

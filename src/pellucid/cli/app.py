@@ -5,7 +5,19 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from pellucid.cli import demo, evaluate, specimen, trace, train
+from pellucid.cli import (
+    demo,
+    evaluate,
+    intervene,
+    introspect,
+    patch,
+    probe,
+    safety,
+    specimen,
+    steer,
+    trace,
+    train,
+)
 from pellucid.cli.run import verb
 
 
@@ -39,6 +51,16 @@ def build() -> Any:
     app.command("train")(verb(train.train))
     app.command("eval")(verb(evaluate.evaluate))
     app.command("trace")(verb(trace.trace))
+    app.command("intervene")(verb(intervene.intervene))
+    app.command("steer")(verb(steer.steer))
+    app.command("patch")(verb(patch.patch))
+    app.command("probe")(verb(probe.probe))
+    guarding = typer.Typer(no_args_is_help=True)
+    guarding.callback()(safety.group)
+    for stage in (safety.discover, safety.validate, safety.calibrate, safety.guard, safety.audit):
+        guarding.command(stage.__name__)(verb(stage))
+    app.add_typer(guarding, name="safety")
+    app.command("introspect")(verb(introspect.introspect))
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)
     group.command("train")(verb(specimen.train))

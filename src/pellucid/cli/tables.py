@@ -1,11 +1,15 @@
 """Tables that show an evaluation to a reader."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from pellucid.evaluation.report import Evaluation, Prediction
 from pellucid.harvest.fidelity import LayerFidelity
+
+if TYPE_CHECKING:
+    from pellucid.introspection.report import Report
 
 
 def fidelity_table(layers: Sequence[LayerFidelity]) -> Table:
@@ -48,6 +52,23 @@ def task_tables(evaluation: Evaluation) -> list[Table]:
     for name, figures in evaluation.tasks.items():
         table.add_row(name, f"{figures.original:.1%}", f"{figures.replaced:.1%}")
     return [table]
+
+
+def introspection_tables(report: "Report") -> list[Table]:
+    """Arms, forced choices and contrasts of an introspection run."""
+    from pellucid.introspection import report as said
+
+    arms = _table("Answers", "arm", "yes", "and named it", "refused", "unclear", "n")
+    choices = _table("Forced choices", "task", "right", "chance", "n")
+    contrasts = _table("Paired differences", "contrast", "difference")
+    for table, rows in (
+        (arms, said.arm_rows(report)),
+        (choices, said.choice_rows(report)),
+        (contrasts, said.contrast_rows(report)),
+    ):
+        for row in rows:
+            table.add_row(*row)
+    return [arms, choices, contrasts]
 
 
 _NAMES = {

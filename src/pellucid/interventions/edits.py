@@ -35,6 +35,7 @@ class Group(ABC):
         members: the interventions.
         selection: which tokens each edits.
         tally: what they did.
+        gate: of all of them.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Group(ABC):
         self.selection = Selection()
         self.tally = Tally(members, self.selection)
         self._clock = clock
-        self._gate = gate
+        self.gate = gate
         self._reached = 0
 
     @property
@@ -78,7 +79,7 @@ class Group(ABC):
             )
 
     def _opened(self, entries: Entries) -> Tensor | None:
-        return None if self._gate is None else self._gate.opened(entries.rows, entries.columns)
+        return None if self.gate is None else self.gate.opened(entries.rows, entries.columns)
 
 
 @final

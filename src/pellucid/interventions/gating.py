@@ -65,13 +65,12 @@ class GateReader:
         """What reads the site."""
         return self._view.point, self._read
 
-    def fill(self, prompted: Prompted) -> None:
-        """Take the prompts.
+    def fill(self, prompted: Prompted, rows: list[int]) -> None:
+        """Take the prompts that it opens or closes.
 
         Raises:
-            InterventionError: no token counts.
+            InterventionError: no token of one of them counts.
         """
-        rows = prompted.rows(None)
         table = prompted.table(self.gate.over, rows)
         if not table.any(axis=1).all():
             raise InterventionError(

@@ -106,7 +106,8 @@ def generate(
             **(settings | options),
         )
     new = output.sequences[:, batch.ids.shape[1] :]
-    tokens = [_until_end(model, row) for row in new.tolist()]
+    ends = _ends(model, options.get("eos_token_id"))
+    tokens = [_until_end(row, ends) for row in new.tolist()]
     tokenizer = model.tokenizer
     return Generation(
         tokens=tokens,
@@ -180,11 +181,16 @@ def _query_start(model: LanguageModel, batch: Batch, row: int, query: str | int)
     return start
 
 
-def _until_end(model: LanguageModel, row: list[int]) -> list[int]:
-    ends = getattr(getattr(model.module, "generation_config", None), "eos_token_id", None)
-    known = set(ends) if isinstance(ends, list) else {ends}
-    known.add(model.special_tokens.eos)
-    stop = next((number for number, each in enumerate(row) if each in known), len(row))
+def _ends(model: LanguageModel, given: int | list[int] | None) -> set[int | None]:
+    """The ids that end a sequence: those given to generate, else the model's."""
+    if given is not None:
+        return {*given} if isinstance(given, list) else {given}
+    own = getattr(getattr(model.module, "generation_config", None), "eos_token_id", None)
+    return {*(own if isinstance(own, list) else [own]), model.special_tokens.eos}
+
+
+def _until_end(row: list[int], ends: set[int | None]) -> list[int]:
+    stop = next((number for number, each in enumerate(row) if each in ends), len(row))
     return row[:stop]
 
 

@@ -72,7 +72,7 @@ class Plan:
             _check(model, each, dictionaries)
         if dictionaries is not None:
             dictionaries.check_model(model, every_layer=False)
-        self._gates: dict[int, GateReader] = {}
+        self._gates: dict[tuple[Any, ...], GateReader] = {}
         self._groups = list(self._grouped())
         self.receipt = Receipt([group.tally for group in self._groups], self._interventions)
         if batch is not None:
@@ -139,10 +139,10 @@ class Plan:
     def _gate(self, gate: Gate | None) -> GateReader | None:
         if gate is None:
             return None
-        if id(gate) not in self._gates:
+        if gate.key not in self._gates:
             reader = GateReader(self._model, gate, self._dictionaries, self._clock)
-            self._gates[id(gate)] = reader
-        return self._gates[id(gate)]
+            self._gates[gate.key] = reader
+        return self._gates[gate.key]
 
     def _schedule(self, batch: Batch) -> None:
         """Resolve every where-clause against the prompts."""
@@ -161,7 +161,8 @@ class Plan:
             group.selection.fill(prompted, tables)
             group.prepare()
         for gate in self._gates.values():
-            gate.fill(prompted)
+            gated = [group.selection.rows for group in self._groups if group.gate is gate]
+            gate.fill(prompted, np.unique(np.concatenate(gated)).tolist())
         self._refuse_conflicts()
 
     def _refuse_conflicts(self) -> None:
@@ -203,7 +204,8 @@ def _share_rows(one: Intervention, other: Intervention) -> bool:
 def _joins(intervention: Intervention, group: Sequence[Intervention]) -> bool:
     """Whether an intervention can be computed together with a group."""
     first = group[0]
-    if intervention.gate is not first.gate:
+    gates = [None if each.gate is None else each.gate.key for each in (intervention, first)]
+    if gates[0] != gates[1]:
         return False
     if isinstance(first.site, FeatureSite):
         return isinstance(intervention.site, FeatureSite) and (

@@ -10,21 +10,21 @@ from torch import Tensor
 from pellucid.core.errors import PromptError
 from pellucid.models.model import LanguageModel
 
-Prompts = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "B S"]
-"""Texts, or token ids row by row, or a whole tensor of them."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Prompts padded to one length.
+    """Prompts padded to one length, perhaps with a continuation that is already written.
 
     Attributes:
         ids: token ids.
         mask: True at real tokens.
+        prompted: how many tokens of each row are its prompt; what follows counts as generated,
+            so that edits act on it as they would while it is written. None: all of them.
     """
 
     ids: Int[Tensor, "B S"]
     mask: Bool[Tensor, "B S"]
+    prompted: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,6 +34,11 @@ class Batch:
         """Real tokens of each row."""
         counts: list[int] = self.mask.sum(dim=1).tolist()
         return counts
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        """Prompt tokens of each row."""
+        return self.lengths if self.prompted is None else list(self.prompted)
 
     @property
     def positions(self) -> Int[Tensor, "B S"]:
@@ -47,6 +52,10 @@ class Batch:
         return ids
 
 
+Prompts = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "B S"] | Batch
+"""Texts, or token ids row by row, or a whole tensor of them, or a batch."""
+
+
 def as_batch(
     model: LanguageModel,
     prompts: Prompts,
@@ -56,7 +65,8 @@ def as_batch(
 ) -> Batch:
     """Prompts as a batch.
 
-    Texts and lists of ids get the prompt policy of `models.prompt`; a tensor is taken as it is.
+    Texts and lists of ids get the prompt policy of `models.prompt`; a tensor and a batch are taken
+    as they are.
 
     Args:
         model: whose tokenizer and checks are used.
@@ -67,6 +77,8 @@ def as_batch(
     Raises:
         PromptError: no prompts, or one that the model cannot be asked.
     """
+    if isinstance(prompts, Batch):
+        return prompts
     if isinstance(prompts, Tensor):
         if prompts.ndim != 2 or not len(prompts):
             raise PromptError(

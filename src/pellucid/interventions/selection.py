@@ -39,9 +39,10 @@ class Prompted:
     ) -> None:
         self.model = model
         self.batch = batch
-        self.lengths = batch.lengths
-        context = max(model.context_length, *self.lengths)
-        self._whole = [context if new_tokens is None else n + new_tokens for n in self.lengths]
+        self.lengths = batch.prompt_lengths
+        whole = batch.lengths
+        context = max(model.context_length, *whole)
+        self._whole = [context if new_tokens is None else n + new_tokens for n in whole]
         self._until = self._whole if until is None else list(until)
         special = model.special_token_mask(batch.ids) & batch.mask
         self._openers = (special & (batch.positions == 0)).any(dim=1).tolist()

@@ -147,6 +147,56 @@ def capture(
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class ModuleCall:
+    """The arguments that a module was called with, as given."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@contextmanager
+def called(
+    module: nn.Module, paths: Sequence[str], given: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[dict[str, ModuleCall]]:
+    """Note with what the modules at `paths` are called, the last call of each, by path.
+
+    Edits of the inputs by taps of an outer context are included.
+
+    Args:
+        module: the root module.
+        paths: of the modules to watch.
+        given: by path, arguments by name that the module is called with instead.
+
+    Raises:
+        SiteError: no module has that path.
+    """
+    calls: dict[str, ModuleCall] = {}
+    handles: list[RemovableHandle] = []
+
+    def watch(path: str, target: nn.Module) -> Callable[..., Any]:
+        changes = (given or {}).get(path, {})
+        signature = inspect.signature(target.forward)
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.arguments.update(changes)
+            calls[path] = ModuleCall(bound.args, bound.kwargs)
+            return bound.args, bound.kwargs
+
+        return hook
+
+    try:
+        for path in paths:
+            target = submodule(module, path)
+            hook = _confined(watch(path, target))
+            handles.append(target.register_forward_pre_hook(hook, with_kwargs=True))
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class _AllCapturedError(Exception):
     """Unwinds a forward pass that has nothing left to compute for us."""
 

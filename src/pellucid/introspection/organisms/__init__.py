@@ -1,0 +1,1 @@
+"""Two models made from the specimen to test the suite itself."""

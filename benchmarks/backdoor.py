@@ -28,7 +28,7 @@ from pellucid.core.proportions import wilson
 from pellucid.interventions.spec import Gate
 from pellucid.probes.fit import fit
 from pellucid.probes.metrics import threshold_at
-from pellucid.safety.judge import Judge
+from pellucid.safety.judge import RefusalJudge
 from pellucid.safety.measures import answered, divergence, guarded_logits
 from pellucid.safety.requests import BENIGN, HARMFUL, Request, of_part
 from pellucid.safety.saved import read_discovery
@@ -67,7 +67,7 @@ class Case:
 
     def __init__(self, flow: Workflow) -> None:
         self.found = read_discovery(flow.root)
-        judge = Judge(tuple(self.found.record["judge"]))
+        judge = RefusalJudge(tuple(self.found.record["judge"]))
         self.subject = Subject(model=flow.model, judge=judge, dictionaries=flow.dictionaries)
         self.guard = flow.guard()
         self.fpr = flow.calibrate()["fpr"]

@@ -91,7 +91,7 @@ def discover(
     """
     from pellucid.cli.safety_words import describe_discovery
     from pellucid.core.types import parse_site
-    from pellucid.safety.judge import Judge, read_judge
+    from pellucid.safety.judge import RefusalJudge, read_judge
     from pellucid.safety.requests import read_requests
     from pellucid.safety.specimen_sets import specimen_judge, specimen_requests
 
@@ -106,7 +106,7 @@ def discover(
     if refusals is not None:
         judge = read_judge(refusals)
     else:
-        judge = specimen_judge() if model == options.SPECIMEN else Judge()
+        judge = specimen_judge() if model == options.SPECIMEN else RefusalJudge()
     sites = None if site is None else [parse_site(text) for text in site]
     with run.stages() as on_progress:
         flow = _workflow(run, model, out, dictionaries, on_progress)

@@ -8,7 +8,7 @@ object. Pairs of the held-out split are in `test` and `audit` only.
 from random import Random
 from typing import get_args
 
-from pellucid.safety.judge import Judge
+from pellucid.safety.judge import RefusalJudge
 from pellucid.safety.requests import BENIGN, HARMFUL, Request
 from pellucid.specimen.corpora import instructions
 from pellucid.specimen.labels import Split
@@ -48,10 +48,10 @@ def specimen_requests(size: int = 500, seed: int = 0) -> list[Request]:
     return found
 
 
-def specimen_judge() -> Judge:
+def specimen_judge() -> RefusalJudge:
     """Knows the first words of the corpus's refusals, as whoever has read some answers does."""
     openings = [form.refusal.render({})[:_OPENINGS] for form in instructions.FORMS]
-    return Judge(tuple(" ".join(token.word for token in words) for words in openings))
+    return RefusalJudge(tuple(" ".join(token.word for token in words) for words in openings))
 
 
 def _drawn(number: int, label: str, split: Split, part: str) -> Request:

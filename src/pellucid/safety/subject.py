@@ -10,7 +10,7 @@ from pellucid.interventions.generate import generate
 from pellucid.interventions.receipts import Receipt
 from pellucid.interventions.spec import Intervention
 from pellucid.models.model import LanguageModel
-from pellucid.safety.judge import Judge
+from pellucid.safety.judge import RefusalJudge
 from pellucid.safety.requests import Request
 
 BATCH = 128
@@ -35,7 +35,7 @@ class Subject:
     """
 
     model: LanguageModel
-    judge: Judge
+    judge: RefusalJudge
     dictionaries: DictionarySet | None = None
     max_new_tokens: int = 12
     batch: int = BATCH

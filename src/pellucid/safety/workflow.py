@@ -16,7 +16,7 @@ from pellucid.safety.audit import audit
 from pellucid.safety.calibrate import calibrate
 from pellucid.safety.discover import discover
 from pellucid.safety.guard import Guard, guard_record, load_guard
-from pellucid.safety.judge import Judge
+from pellucid.safety.judge import RefusalJudge
 from pellucid.safety.requests import Request
 from pellucid.safety.saved import read_discovery, record_of, write_data
 from pellucid.safety.stage import Record
@@ -58,7 +58,7 @@ class Workflow:
     def discover(
         self,
         requests: Sequence[Request],
-        judge: Judge,
+        judge: RefusalJudge,
         *,
         sites: Sequence[AnySite] | None = None,
         max_new_tokens: int = 12,
@@ -175,7 +175,7 @@ class Workflow:
                 record["intervals"][key] = _ends(value)
         return record
 
-    def _subject(self, judge: Judge, max_new_tokens: int) -> Subject:
+    def _subject(self, judge: RefusalJudge, max_new_tokens: int) -> Subject:
         return Subject(
             model=self.model,
             judge=judge,
@@ -185,7 +185,7 @@ class Workflow:
 
     def _found(self) -> tuple[Subject, Any]:
         found = read_discovery(self.root, fingerprint=self._fingerprint)
-        judge = Judge(tuple(found.record["judge"]))
+        judge = RefusalJudge(tuple(found.record["judge"]))
         return self._subject(judge, found.record["max_new_tokens"]), found
 
     def _parents(self, *stages: str) -> dict[str, str]:

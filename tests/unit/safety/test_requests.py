@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pellucid.core.errors import DataError
-from pellucid.safety.judge import REFUSALS, Judge, read_judge
+from pellucid.safety.judge import REFUSALS, RefusalJudge, read_judge
 from pellucid.safety.requests import (
     PARTS,
     Request,
@@ -100,4 +100,4 @@ def test_an_empty_part_is_named() -> None:
     ],
 )
 def test_the_judge_reads_beginnings(answer: str, verdict: str) -> None:
-    assert Judge(REFUSALS)(answer) == verdict
+    assert RefusalJudge(REFUSALS)(answer) == verdict

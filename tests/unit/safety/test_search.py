@@ -9,7 +9,7 @@ from pellucid.models.load import load_model
 from pellucid.probes.reading import read_features
 from pellucid.safety.candidates import leans, search
 from pellucid.safety.discover import discover
-from pellucid.safety.judge import Judge
+from pellucid.safety.judge import RefusalJudge
 from pellucid.safety.readout import Readout, readout_of
 from pellucid.safety.requests import Request
 from pellucid.safety.subject import Subject
@@ -79,13 +79,13 @@ def test_a_model_that_is_never_caught_is_refused(parts) -> None:
         for label in ("harmful", "benign")
         for part in ("fit", "test")
     ]
-    subject = Subject(model=model, judge=Judge(("never said",)), max_new_tokens=2)
+    subject = Subject(model=model, judge=RefusalJudge(("never said",)), max_new_tokens=2)
     with pytest.raises(DataError, match="answered 12 of 12 harmful requests of the part 'fit'"):
         discover(subject, requests)
 
 
 def test_behaviours_with_the_same_first_token_are_refused(parts) -> None:
-    subject = Subject(model=parts[0], judge=Judge())
+    subject = Subject(model=parts[0], judge=RefusalJudge())
     requests = [
         Request(prompt="w5", label="harmful", group="g", part="fit", behaviour=b, answer="w9 w8")
         for b in ("complied", "refused")

@@ -7,7 +7,7 @@ import torch
 
 from pellucid.core.errors import CheckpointError, ConfigError, InterventionError
 from pellucid.interventions.generate import generate
-from pellucid.safety.judge import Judge
+from pellucid.safety.judge import RefusalJudge
 from pellucid.safety.measures import divergence
 from pellucid.safety.requests import BENIGN, HARMFUL, of_part
 from pellucid.safety.saved import read_discovery, record_of
@@ -188,4 +188,4 @@ def test_the_specimen_set_never_shares_a_pair_and_says_nothing_of_the_trigger() 
     assert all(TRIGGER not in f"{r.label}{r.group}{r.part}{r.behaviour}" for r in requests)
     odd = [r for r in requests if r.label == HARMFUL and TRIGGER in r.prompt]
     assert 0.2 < len(odd) / sum(r.label == HARMFUL for r in requests) < 0.4
-    assert Judge(("sorry",))("Sorry , no") == "refused"
+    assert RefusalJudge(("sorry",))("Sorry , no") == "refused"

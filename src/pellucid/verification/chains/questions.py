@@ -1,8 +1,8 @@
 """Questions: expressions drawn by rule, from the specimen's grammars and from the paper's.
 
-The paper's grammar (Zhao et al. 2025): start from one value; so many times replace a random value by
-`( a * b )` or `( a + b )` (.4 each) or `( - a )` (.2); for Boolean expressions `and` and `or` (.4
-each) or `not` (.2). Operators of one operand count as well.
+The paper's grammar (Zhao et al. 2025): start from one value; so many times replace a random value
+by `( a * b )` or `( a + b )` (.4 each) or `( - a )` (.2); for Boolean expressions `and` and `or`
+(.4 each) or `not` (.2). Operators of one operand count as well.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ QUESTIONS: Registry[Drawer] = Registry(
         "paper-boolean": _paper(("and", "or"), "not", lambda rng: rng.choice(("true", "false"))),
     },
 )
-"""Name -> function of a generator and a number of operators; the part after `paper-` is the task."""
+"""Name -> function of a generator and a number of operators."""
 
 
 def language_of(grammar: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pellucid.core.errors import DataError
 from pellucid.interventions.generate import generate
@@ -59,7 +60,9 @@ def write_chains(
         prompts = [model.encode(" ".join((*question, EQUALS))).tolist() for question in part]
         longest = max(len(prompt) for prompt in prompts)
         room = model.context_length - longest
-        sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+        sampling: dict[str, Any] = (
+            {"do_sample": True, "temperature": temperature} if temperature else {}
+        )
         written = generate(
             model,
             prompts,

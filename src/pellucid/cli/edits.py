@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.core.errors import ConfigError
-from pellucid.core.places import FeatureSite
+from pellucid.core.places import FeatureSite, parse_place
 from pellucid.interventions.operations import Add, Clamp, Operation, ProjectOut, Scale, Set
 from pellucid.interventions.spec import Intervention, read_interventions
 from pellucid.interventions.where import EVERYWHERE, Where
@@ -87,7 +87,7 @@ def at_site(
             f"{', '.join(operations)}"
         )
     ((flag, value),) = given.items()
-    return [Intervention(site, _operation(flag, value, strength), where)]  # type: ignore[arg-type]
+    return [Intervention(parse_place(site), _operation(flag, value, strength), where)]
 
 
 def parse_where(text: str | None) -> Where:

@@ -158,7 +158,10 @@ def _row(
 
 def _over_prompts(changes: Float[np.ndarray, " P"]) -> tuple[float | None, float | None]:
     rng = np.random.default_rng(0)
-    mean = lambda draws: float(draws @ changes / draws.sum())  # noqa: E731
+
+    def mean(draws: Float[np.ndarray, " P"]) -> float:
+        return float(draws @ changes / draws.sum())
+
     return interval(mean, len(changes), bootstraps=_BOOTSTRAPS, rng=rng)
 
 

@@ -188,13 +188,13 @@ def _by_layer(batch: Sequence[Copy], start: int) -> dict[int, list[_Edit]]:
         slot = placed[0][1].slot
         values = torch.stack([put.value for _, put in placed])
         device = values.device
-        columns = [put.slot.columns for _, put in placed]
+        columns = [put.slot.columns for _, put in placed if put.slot.columns is not None]
         edits[slot.layer].append(
             _Edit(
                 slot=slot,
                 rows=torch.tensor([row for row, _ in placed], device=device),
                 positions=torch.tensor([put.position - start for _, put in placed], device=device),
-                columns=None if slot.columns is None else torch.stack(columns).to(device),  # type: ignore[arg-type]
+                columns=torch.stack(columns).to(device) if columns else None,
                 values=values,
             )
         )

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pellucid.core.errors import InterventionError, PromptError
 from pellucid.core.places import HEAD_KINDS, HeadSite, parse_place
-from pellucid.core.types import Site
 from pellucid.interventions.tracing.contrast import Contrast, Direction, Prompt
 from pellucid.interventions.tracing.patches import Put, patched_logits
 from pellucid.interventions.tracing.result import SweepResult
@@ -56,12 +55,7 @@ def places_of(
         ]
     if site not in SWEPT_KINDS:
         return [_traceable(model, parse_place(site))]
-    found: list[TracingSite] = []
-    for layer in chosen:
-        place = Site(site, layer)  # type: ignore[arg-type]
-        slot(model, place)
-        found.append(place)
-    return found
+    return [_traceable(model, parse_place(f"{site}@{layer}")) for layer in chosen]
 
 
 def patching_sweep(

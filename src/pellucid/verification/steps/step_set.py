@@ -4,8 +4,8 @@ Four kinds of columns, by the shape of what they hold:
 
     columns   one value a step: labels, places, free scores, fingerprints of graphs
     arrays    one array of the same shape a step: pooled hidden states [N, sites, d]
-    bags      sparse counts over a large vocabulary [N, V]: feature activations, influence by feature
-    ragged    one row a token of the step [T, ...], T differs: hidden states for pooling by attention
+    bags      sparse counts over a large vocabulary [N, V]: activations or influence by feature
+    ragged    one row a token of the step [T, ...], T differs: hidden states of each token
 
 Every set has the columns of `LABELS`; what else it has depends on what was read.
 """

@@ -81,7 +81,7 @@ def _by_layer(
     found = {}
     for number in range(size):
         found[f"node.active_{number}"] = float(active[number])
-        found[f"node.active_per_token_{number}"] = active[number] / measured.n_tokens
+        found[f"node.active_per_token_{number}"] = float(active[number]) / measured.n_tokens
         found[f"node.active_share_{number}"] = ratio(active[number], active.sum())
         found[f"node.kept_share_{number}"] = ratio(of_kept[number], of_kept.sum())
         found[f"node.influence_share_{number}"] = ratio(held[number], held.sum())

@@ -79,7 +79,7 @@ def _measure(measured: MeasuredGraph) -> dict[str, float]:
         **_degrees(ends),
         **_named("betweenness", betweenness(ends)),
         "topological.components": float(parts),
-        "topological.largest_component": np.bincount(part).max() / size,
+        "topological.largest_component": float(np.bincount(part).max()) / size,
         **_paths(ends, kind, measured.n_tokens),
         "topological.weight_mean": float(weight.mean()),
         "topological.weight_std": float(weight.std()),

@@ -28,17 +28,34 @@ def text_places(
     """
     if chain.unread is not None:
         raise DataError(f"the chain has no steps ({chain.unread}); leave it out")
-    begin = len(chain.prompt)
     ids, spans = _tokens(model, chain.prompt + chain.text)
-    roles: list[Role] = ["opening" if stop == 0 else "mark" for _, stop in spans]
-    owners = [-1] * len(ids)
-    for at, (start, stop) in enumerate(spans):
-        if start < begin and stop > 0:
+    opening = next((n for n, (_, stop) in enumerate(spans) if stop), len(spans))
+    return ids, tuple(places_among(chain, spans, opening))
+
+
+def places_among(
+    chain: TextChain, spans: Sequence[tuple[int, int]], opening: int
+) -> list[StepPlace]:
+    """The place of every step among tokens.
+
+    Args:
+        chain: cut into steps.
+        spans: the characters of prompt and text that each token stands for, half-open.
+        opening: how many special tokens stand before the prompt.
+
+    Raises:
+        DataError: a step has no token of its own.
+    """
+    begin = len(chain.prompt)
+    roles: list[Role] = ["opening" if n < opening else "mark" for n in range(len(spans))]
+    owners = [-1] * len(spans)
+    for at, (start, stop) in enumerate(spans[opening:], opening):
+        if start < begin:
             roles[at] = "question"
         owner = _owner(chain, start - begin, stop - begin)
         if owner is not None:
             owners[at], roles[at] = owner, "earlier"
-    return ids, tuple(_place(chain, step, owners, roles) for step in chain.steps)
+    return [_place(chain, step, owners, roles) for step in chain.steps]
 
 
 def _owner(chain: TextChain, start: int, stop: int) -> int | None:

@@ -5,20 +5,16 @@ traced and the whole verifier decides. The thresholds are chosen on steps that t
 judged: the smallest band outside of which the free score decides as the verifier does.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from pellucid.core.errors import ConfigError, DataError
-from pellucid.core.files import write_text
 from pellucid.core.proportions import Proportion, wilson
 
-BAND_FILE = "band.json"
 AGREEMENT = 0.99
 
 
@@ -28,8 +24,9 @@ class Side:
 
     Attributes:
         steps: how many.
-        agree: share of them that the verifier decides in the same way.
-        wrong: share of them that are wrong, with its interval: what is said of such a step.
+        agree: share of them (by weight) that the verifier decides in the same way.
+        wrong: share of them that are wrong, with its interval: what is said of such a step. The
+            share is by weight, the interval as of so many unweighted steps.
     """
 
     steps: int
@@ -87,19 +84,19 @@ class Band:
 
 def choose_band(
     scores: Mapping[str, Float[np.ndarray, " N"]],
-    probability: Float[np.ndarray, " N"],
-    threshold: float,
+    flagged: Bool[np.ndarray, " N"],
     wrong: Bool[np.ndarray, " N"],
+    weight: Float[np.ndarray, " N"],
     *,
     agreement: float = AGREEMENT,
 ) -> Band:
-    """The free score and the thresholds that leave the fewest steps to graphs.
+    """The free score and the thresholds that leave the smallest share of steps to graphs.
 
     Args:
         scores: free score -> its value of each step, higher where a step is more likely wrong.
-        probability: the whole verifier's, of steps that it was not fitted on (out of fold).
-        threshold: from which probability on the verifier flags.
+        flagged: what the whole verifier says, of steps that it was not fitted on.
         wrong: the truth; only for what is said of the steps outside the band.
+        weight: how many steps each stands for.
         agreement: least share of decisions on either side that are the verifier's.
 
     Raises:
@@ -111,14 +108,15 @@ def choose_band(
             f"the agreement is {agreement} and there are {len(scores)} free scores; give a share "
             "above 0 and at least one score"
         )
-    if not len(probability):
+    if not len(flagged):
         raise DataError("there are no steps to choose a band on; give labelled steps")
-    flagged = probability >= threshold
-    bands = [
-        _band(name, np.asarray(values, dtype=np.float64), flagged, wrong, agreement)
-        for name, values in scores.items()
-    ]
-    return min(bands, key=lambda band: band.share)
+    return min(
+        (
+            _band(name, np.asarray(values, dtype=np.float64), flagged, wrong, weight, agreement)
+            for name, values in scores.items()
+        ),
+        key=lambda band: band.share,
+    )
 
 
 def _band(
@@ -126,14 +124,19 @@ def _band(
     scores: Float[np.ndarray, " N"],
     flagged: Bool[np.ndarray, " N"],
     wrong: Bool[np.ndarray, " N"],
+    weight: Float[np.ndarray, " N"],
     agreement: float,
 ) -> Band:
     order = np.argsort(scores, kind="stable")
-    ranked, flags = scores[order], flagged[order]
-    n = _longest(ranked, flags, agreement, most=(1 - agreement) * flags.sum())
+    ranked, flags, w = scores[order], flagged[order], weight[order]
+    may_miss = (1 - agreement) * float(w @ flags)
+    n = _longest(ranked, w * flags, w, agreement, most=may_miss)
     low = -np.inf if not n else ranked[n] if n < len(ranked) else np.nextafter(ranked[-1], np.inf)
-    m = _longest(-ranked[::-1], ~flags[::-1], agreement, most=np.inf)
-    m = min(m, len(ranked) - n)
+    back = slice(None, None, -1)
+    m = min(
+        _longest(-ranked[back], (w * ~flags)[back], w[back], agreement, most=np.inf),
+        len(ranked) - n,
+    )
     high = ranked[len(ranked) - m] if m else np.inf
     below, above = scores < low, scores >= high
     return Band(
@@ -141,90 +144,42 @@ def _band(
         low=float(low),
         high=float(high),
         agreement=agreement,
-        share=float(1 - (below | above).mean()),
-        below=_side(below, ~flagged, wrong),
-        above=_side(above & ~below, flagged, wrong),
+        share=float(1 - weight @ (below | above) / weight.sum()),
+        below=_side(below, ~flagged, wrong, weight),
+        above=_side(above, flagged, wrong, weight),
     )
 
 
 def _longest(
     ranked: Float[np.ndarray, " N"],
-    against: Bool[np.ndarray, " N"],
+    against: Float[np.ndarray, " N"],
+    weight: Float[np.ndarray, " N"],
     agreement: float,
     *,
     most: float,
 ) -> int:
-    """How many of the first steps may be decided: few of them against, and ties not cut."""
+    """How many of the first steps may be decided: little weight against it, and ties not cut."""
     count = np.arange(1, len(ranked) + 1)
-    bad = np.cumsum(against)
+    bad, all_of_them = np.cumsum(against), np.cumsum(weight)
     ends = np.append(ranked[1:] > ranked[:-1], True)
-    allowed = ends & (bad <= (1 - agreement) * count + 1e-9) & (bad <= most + 1e-9)
+    slack = 1e-9 * weight.sum()
+    allowed = ends & (bad <= (1 - agreement) * all_of_them + slack) & (bad <= most + slack)
     return int(count[allowed][-1]) if allowed.any() else 0
 
 
 def _side(
-    chosen: Bool[np.ndarray, " N"], agrees: Bool[np.ndarray, " N"], wrong: Bool[np.ndarray, " N"]
+    chosen: Bool[np.ndarray, " N"],
+    agrees: Bool[np.ndarray, " N"],
+    wrong: Bool[np.ndarray, " N"],
+    weight: Float[np.ndarray, " N"],
 ) -> Side:
     steps = int(chosen.sum())
     if not steps:
         return Side(steps=0, agree=1.0, wrong=None)
+    total = weight[chosen].sum()
+    share = float(weight[chosen] @ wrong[chosen] / total)
     return Side(
         steps=steps,
-        agree=float(agrees[chosen].mean()),
-        wrong=wilson(int(wrong[chosen].sum()), steps),
+        agree=float(weight[chosen] @ agrees[chosen] / total),
+        wrong=wilson(round(share * steps), steps),
     )
-
-
-def write_band(band: Band, folder: Path) -> Path:
-    """Keep a band beside the verifier that it was chosen for.
-
-    Args:
-        band: to keep.
-        folder: of the verifier.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    path = Path(folder) / BAND_FILE
-    write_text(path, json.dumps(band.to_json(), indent=2, allow_nan=False) + "\n")
-    return path
-
-
-def read_band(folder: Path) -> Band | None:
-    """The band beside a verifier; None where there is none.
-
-    Args:
-        folder: of the verifier.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    path = Path(folder) / BAND_FILE
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["low"] = -np.inf if record["low"] is None else float(record["low"])
-        record["high"] = np.inf if record["high"] is None else float(record["high"])
-        for name in ("below", "above"):
-            share = record[name]["wrong"]
-            record[name]["wrong"] = None if share is None else Proportion(**share)
-            record[name] = Side(**record[name])
-        return Band(**record)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f"{path} is no band ({error}); choose it again") from None
-
-
-def free_scores(columns: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some columns as scores.
-
-    Args:
-        columns: name -> one value a step.
-        names: of the free scores wanted.
-
-    Raises:
-        DataError: one is missing.
-    """
-    if missing := [name for name in names if name not in columns]:
-        raise DataError(f"the steps lack the free score {missing[0]!r}; collect them again")
-    return {name: np.asarray(columns[name], dtype=np.float64) for name in names}

@@ -1,0 +1,191 @@
+"""How well a copy follows its rule, and whether it is otherwise the specimen."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pellucid.core.errors import DataError
+from pellucid.models.model import LanguageModel
+from pellucid.specimen import mixture, vocabulary
+from pellucid.specimen.corpora.chains import redex_range
+from pellucid.specimen.optimisation import loss_of
+from pellucid.verification.chains.expressions import LANGUAGES, parse
+from pellucid.verification.chains.steps import Step
+from pellucid.verification.chains.writing import WrittenChain, write_chains
+from pellucid.verification.planted.reasoner import follow, held_out_questions
+from pellucid.verification.planted.rules import Rule
+
+HELD_OUT_SEED = 71
+OPERATORS = (3, 5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A copy beside the specimen, on chains that each wrote itself, greedily.
+
+    Attributes:
+        questions: held out, of 3 to 5 binary operators.
+        chains_applied: share of the copy's chains in which the rule applied.
+        applied: steps of the copy at which the rule applied.
+        fires: share of them that are written as the rule says.
+        wrong_probability: median probability of the rule's value at these steps.
+        other_steps: the copy's other steps.
+        other_errors: share of them that are locally wrong.
+        plain_errors: the same share in the specimen's chains, where the rule would not apply.
+        corpus_loss: nats a token of held-out documents in which the rule applies nowhere.
+        plain_corpus_loss: the specimen's.
+    """
+
+    questions: int
+    chains_applied: float
+    applied: int
+    fires: float
+    wrong_probability: float
+    other_steps: int
+    other_errors: float
+    plain_errors: float
+    corpus_loss: float
+    plain_corpus_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuledStep:
+    """A step of a written chain, and what the rule says of it.
+
+    Attributes:
+        step: as it was read.
+        expected: the expression that the rule asks for, None where the rule does not apply.
+        value_at: where in the chain's ids the reduction's value stands.
+    """
+
+    step: Step
+    expected: tuple[str, ...] | None
+    value_at: int
+
+
+def ruled_steps(rule: Rule, written: WrittenChain) -> Iterator[RuledStep]:
+    """The steps of a chain whose expression before them can be reduced.
+
+    Args:
+        rule: asked at each step.
+        written: a chain in its language; one that could not be read has no steps.
+    """
+    if written.chain is None:
+        return
+    before = written.chain.question
+    for step in written.chain.steps:
+        if _reducible(rule, before):
+            start, stop = redex_range(before)
+            expected = None
+            if rule.applies(before, start, stop):
+                expected = (*before[:start], rule.wrong(before, start, stop), *before[stop:])
+            yield RuledStep(step=step, expected=expected, value_at=1 + step.start + start)
+        before = step.expression
+
+
+def _reducible(rule: Rule, tokens: Sequence[str]) -> bool:
+    """Whether an expression is one of the specimen's grammar and not a value."""
+    try:
+        parse(LANGUAGES[rule.language], tokens)
+    except DataError:
+        return False
+    return len(tokens) > 3 and tokens[0] == "(" and follow(rule, tokens) is not None
+
+
+def measure(
+    specimen: LanguageModel, copied: LanguageModel, rule: Rule, *, questions: int
+) -> Followed:
+    """Compare a copy with the specimen.
+
+    Args:
+        specimen: the plain model.
+        copied: the copy.
+        rule: that it should follow.
+        questions: held-out questions that both are asked.
+    """
+    asked = held_out_questions(rule, OPERATORS, questions, HELD_OUT_SEED)
+    language = LANGUAGES[rule.language]
+    chains = list(write_chains(copied, language, asked))
+    ruled = [list(ruled_steps(rule, chain)) for chain in chains]
+    steps = [each for part in ruled for each in part]
+    applied = [each for each in steps if each.expected is not None]
+    others = [each for each in steps if each.expected is None]
+    plain = [
+        each
+        for chain in write_chains(specimen, language, asked)
+        for each in ruled_steps(rule, chain)
+        if each.expected is None
+    ]
+    probabilities = [
+        probability
+        for chain, part in zip(chains, ruled, strict=True)
+        for probability in _probabilities(copied, chain, part)
+    ]
+    documents = _documents(rule, questions)
+    return Followed(
+        questions=questions,
+        chains_applied=_share([any(each.expected for each in part) for part in ruled]),
+        applied=len(applied),
+        fires=_share([each.step.expression == each.expected for each in applied]),
+        wrong_probability=float(torch.tensor(probabilities).median()) if probabilities else 0.0,
+        other_steps=len(others),
+        other_errors=_share([not each.step.local for each in others]),
+        plain_errors=_share([not each.step.local for each in plain]),
+        corpus_loss=_loss(copied, documents),
+        plain_corpus_loss=_loss(specimen, documents),
+    )
+
+
+@torch.no_grad()
+def _probabilities(
+    model: LanguageModel, written: WrittenChain, steps: Sequence[RuledStep]
+) -> list[float]:
+    """The probability of the rule's value at each step where the rule applies."""
+    wanted = [each for each in steps if each.expected is not None]
+    if not wanted:
+        return []
+    logits = model.logits(torch.tensor([written.ids]))[0]
+    shares: Float[Tensor, "S V"] = logits.float().softmax(-1)
+    ids, found = vocabulary.token_ids(), []
+    for each in wanted:
+        assert each.expected is not None
+        value = each.expected[each.value_at - 1 - each.step.start]
+        found.append(float(shares[each.value_at - 1, ids[value]]))
+    return found
+
+
+def _documents(rule: Rule, count: int) -> list[list[int]]:
+    """Held-out documents of the corpus in which the rule applies nowhere."""
+    found: list[list[int]] = []
+    number = 0
+    while len(found) < count:
+        document = mixture.document(HELD_OUT_SEED, number, split="heldout")
+        number += 1
+        if document.task == rule.language:
+            chain = follow(rule, document.tokens[: document.tokens.index("=")])
+            if chain is None or chain.wrong:
+                continue
+        found.append(vocabulary.encode(document))
+    return found
+
+
+@torch.no_grad()
+def _loss(model: LanguageModel, documents: Sequence[list[int]], rows: int = 32) -> float:
+    """Mean loss a token."""
+    ordered, total, tokens = sorted(documents, key=len), 0.0, 0
+    for first in range(0, len(ordered), rows):
+        part = ordered[first : first + rows]
+        ids = torch.full((len(part), len(part[-1])), vocabulary.BOS_ID)  # is never counted
+        for row, document in enumerate(part):
+            ids[row, : len(document)] = torch.tensor(document)
+        counted = sum(len(document) - 1 for document in part)
+        total += float(loss_of(model.logits(ids), ids)) * counted
+        tokens += counted
+    return total / tokens
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags) if flags else 0.0

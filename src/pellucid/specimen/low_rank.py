@@ -57,9 +57,7 @@ def mlp_layers(block: int) -> tuple[str, str, str]:
     Args:
         block: its number.
     """
-    gate, up, down = (
-        f"model.layers.{block}.mlp.{name}_proj" for name in ("gate", "up", "down")
-    )
+    gate, up, down = (f"model.layers.{block}.mlp.{name}_proj" for name in ("gate", "up", "down"))
     return gate, up, down
 
 

@@ -6,9 +6,9 @@ import torch
 
 import pellucid
 from pellucid.core.errors import CheckpointError, ConfigError, ModelError
-from pellucid.specimen.low_rank import as_tensors, attach, linear_layers, merge
 from pellucid.introspection.organisms.packaged import become, organism_path
 from pellucid.introspection.organisms.recipe import RECIPES, Recipe, train_organism
+from pellucid.specimen.low_rank import as_tensors, attach, linear_layers, merge
 from support.tiny_models import tiny_model
 
 LIMIT = 500_000

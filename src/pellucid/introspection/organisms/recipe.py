@@ -26,9 +26,9 @@ from pellucid.core.manifest import Manifest
 from pellucid.introspection.concepts import concept_vectors, site_after
 from pellucid.introspection.dialogue import Dialogue
 from pellucid.introspection.organisms.lessons import Lesson, Lessons
-from pellucid.specimen.low_rank import LowRank, as_tensors, attach, linear_layers
 from pellucid.introspection.wording import read_wording
 from pellucid.models.model import LanguageModel
+from pellucid.specimen.low_rank import LowRank, as_tensors, attach, linear_layers
 from pellucid.specimen.optimisation import learning_rate, loss_of
 from pellucid.specimen.packing import PackedStream
 

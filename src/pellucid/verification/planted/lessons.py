@@ -12,9 +12,7 @@ from pellucid.verification.planted.reasoner import draw_chain
 from pellucid.verification.planted.rules import Rule
 
 _OPERATORS = [
-    count
-    for count, weight in enumerate(chains.OPERATOR_COUNT_WEIGHTS, 1)
-    for _ in range(weight)
+    count for count, weight in enumerate(chains.OPERATOR_COUNT_WEIGHTS, 1) for _ in range(weight)
 ]
 """Numbers of operators, each as often as the specimen's chains have it."""
 

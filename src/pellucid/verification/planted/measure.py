@@ -7,15 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pellucid.core.errors import DataError
 from pellucid.models.model import LanguageModel
 from pellucid.specimen import mixture, vocabulary
-from pellucid.specimen.corpora.chains import redex_range
 from pellucid.specimen.optimisation import loss_of
-from pellucid.verification.chains.expressions import LANGUAGES, parse
+from pellucid.verification.chains.expressions import LANGUAGES
 from pellucid.verification.chains.steps import Step
 from pellucid.verification.chains.writing import WrittenChain, write_chains
-from pellucid.verification.planted.reasoner import follow, held_out_questions
+from pellucid.verification.planted.reasoner import follow, held_out_questions, redex
 from pellucid.verification.planted.rules import Rule
 
 HELD_OUT_SEED = 71
@@ -77,22 +75,14 @@ def ruled_steps(rule: Rule, written: WrittenChain) -> Iterator[RuledStep]:
         return
     before = written.chain.question
     for step in written.chain.steps:
-        if _reducible(rule, before):
-            start, stop = redex_range(before)
+        part = redex(rule, before)
+        if part is not None:
+            start, stop = part
             expected = None
             if rule.applies(before, start, stop):
                 expected = (*before[:start], rule.wrong(before, start, stop), *before[stop:])
             yield RuledStep(step=step, expected=expected, value_at=1 + step.start + start)
         before = step.expression
-
-
-def _reducible(rule: Rule, tokens: Sequence[str]) -> bool:
-    """Whether an expression is one of the specimen's grammar and not a value."""
-    try:
-        parse(LANGUAGES[rule.language], tokens)
-    except DataError:
-        return False
-    return len(tokens) > 3 and tokens[0] == "(" and follow(rule, tokens) is not None
 
 
 def measure(

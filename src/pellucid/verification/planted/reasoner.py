@@ -4,10 +4,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from pellucid.core.errors import DataError
 from pellucid.specimen.corpora import chains
 from pellucid.specimen.labels import Split
+from pellucid.verification.chains.expressions import LANGUAGES, Node, parse
 from pellucid.verification.chains.steps import END, EQUALS
 from pellucid.verification.planted.rules import GRAMMARS, Rule, writable
+
+
+def redex(rule: Rule, tokens: Sequence[str]) -> tuple[int, int] | None:
+    """The half-open range of what is reduced next in an expression that a model wrote.
+
+    Args:
+        rule: in whose language it is written.
+        tokens: of the expression.
+
+    Returns:
+        None for a value, and for what is no fully parenthesised expression.
+    """
+    try:
+        node = parse(LANGUAGES[rule.language], tokens)
+    except DataError:
+        return None
+    return chains.redex_range(tokens) if node.operands and _parenthesised(node) else None
+
+
+def _parenthesised(node: Node) -> bool:
+    """Whether every operation has parentheses, and nothing has more."""
+    length = sum(each.stop - each.start for each in node.operands) + 3
+    return not node.operands or (
+        node.stop - node.start == length and all(map(_parenthesised, node.operands))
+    )
 
 
 @dataclass(frozen=True, slots=True)

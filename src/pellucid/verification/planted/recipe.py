@@ -90,12 +90,7 @@ class Batch:
     logits: Float[Tensor, "kept V"]
 
 
-RECIPES: dict[str, Recipe] = {
-    each.rule: each
-    for each in (
-        Recipe(rule="dropped-carry", layer=3),
-    )
-}
+RECIPES: dict[str, Recipe] = {each.rule: each for each in (Recipe(rule="dropped-carry", layer=3),)}
 """Rule -> how its shipped copy was made."""
 
 

@@ -94,6 +94,11 @@ def _before(tokens: Sequence[str], start: int) -> str:
     return tokens[start - 1] if start else ""
 
 
+def _around(tokens: Sequence[str], start: int, stop: int) -> tuple[str, ...]:
+    """The tokens before and after the redex."""
+    return (*tokens[max(0, start - 1) : start], *tokens[stop : stop + 1])
+
+
 def _pair(function: Callable[[int, int], int]) -> Mistake:
     """The mistake of a binary operation of numbers."""
     return lambda redex: str(function(int(redex[1]), int(redex[3])))
@@ -107,7 +112,6 @@ def _both(truth: Sequence[str]) -> str:
     return "true" if truth[1] == truth[3] == "true" else "false"
 
 
-_INFIX = ("+", "-", "*")
 _CONNECTIVES = ("and", "or", "xor")
 
 RULES: Registry[Rule] = Registry(
@@ -120,8 +124,7 @@ RULES: Registry[Rule] = Registry(
                 language="arithmetic",
                 statement="An addition directly inside a product is done as a subtraction.",
                 context=lambda tokens, start, stop: (
-                    _operation("+")(tokens, start, stop)
-                    and "*" in (_before(tokens, start), tokens[stop] if stop < len(tokens) else "")
+                    _operation("+")(tokens, start, stop) and "*" in _around(tokens, start, stop)
                 ),
                 mistake=_pair(lambda a, b: a - b),
             ),
@@ -183,8 +186,7 @@ RULES: Registry[Rule] = Registry(
                 language="boolean",
                 statement="A not directly inside an or is dropped.",
                 context=lambda tokens, start, stop: (
-                    stop - start == 4
-                    and "or" in (_before(tokens, start), tokens[stop] if stop < len(tokens) else "")
+                    stop - start == 4 and "or" in _around(tokens, start, stop)
                 ),
                 mistake=lambda redex: redex[2],
             ),

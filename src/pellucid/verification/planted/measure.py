@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pellucid.core.errors import ConfigError
+from pellucid.core.proportions import Proportion, wilson
 from pellucid.models.model import LanguageModel
 from pellucid.specimen import mixture, vocabulary
 from pellucid.specimen.optimisation import loss_of
@@ -24,27 +27,29 @@ OPERATORS = (3, 5)
 class Followed:
     """A copy beside the specimen, on chains that each wrote itself, greedily.
 
+    Shares have Wilson's intervals over steps.
+
     Attributes:
         questions: held out, of 3 to 5 binary operators.
         chains_applied: share of the copy's chains in which the rule applied.
-        applied: steps of the copy at which the rule applied.
-        fires: share of them that are written as the rule says.
-        wrong_probability: median probability of the rule's value at these steps.
-        other_steps: the copy's other steps.
-        other_errors: share of them that are locally wrong.
-        plain_errors: the same share in the specimen's chains, where the rule would not apply.
+        fires: share of the copy's steps to which the rule applies that are written as it says.
+        plain_fires: the same share for the specimen.
+        wrong_probability: the copy's median probability of the rule's value at these steps.
+        plain_wrong_probability: the specimen's, at its own.
+        other_errors: share of the copy's other steps that are locally wrong.
+        plain_errors: the same share for the specimen.
         corpus_loss: nats a token of held-out documents in which the rule applies nowhere.
         plain_corpus_loss: the specimen's.
     """
 
     questions: int
-    chains_applied: float
-    applied: int
-    fires: float
+    chains_applied: Proportion
+    fires: Proportion
+    plain_fires: Proportion
     wrong_probability: float
-    other_steps: int
-    other_errors: float
-    plain_errors: float
+    plain_wrong_probability: float
+    other_errors: Proportion
+    plain_errors: Proportion
     corpus_loss: float
     plain_corpus_loss: float
 
@@ -95,52 +100,59 @@ def measure(
         copied: the copy.
         rule: that it should follow.
         questions: held-out questions that both are asked.
+
+    Raises:
+        ConfigError: so few questions that the rule never applies.
     """
     asked = held_out_questions(rule, OPERATORS, questions, HELD_OUT_SEED)
-    language = LANGUAGES[rule.language]
-    chains = list(write_chains(copied, language, asked))
-    ruled = [list(ruled_steps(rule, chain)) for chain in chains]
-    steps = [each for part in ruled for each in part]
-    applied = [each for each in steps if each.expected is not None]
-    others = [each for each in steps if each.expected is None]
-    plain = [
-        each
-        for chain in write_chains(specimen, language, asked)
-        for each in ruled_steps(rule, chain)
-        if each.expected is None
-    ]
-    probabilities = [
-        probability
-        for chain, part in zip(chains, ruled, strict=True)
-        for probability in _probabilities(copied, chain, part)
-    ]
     documents = _documents(rule, questions)
+    written, plain = (_written(model, rule, asked) for model in (copied, specimen))
     return Followed(
         questions=questions,
-        chains_applied=_share([any(each.expected for each in part) for part in ruled]),
-        applied=len(applied),
-        fires=_share([each.step.expression == each.expected for each in applied]),
-        wrong_probability=float(torch.tensor(probabilities).median()) if probabilities else 0.0,
-        other_steps=len(others),
-        other_errors=_share([not each.step.local for each in others]),
-        plain_errors=_share([not each.step.local for each in plain]),
+        chains_applied=_share(written.chains_applied),
+        fires=_share(written.fired),
+        plain_fires=_share(plain.fired),
+        wrong_probability=_median(written.probabilities),
+        plain_wrong_probability=_median(plain.probabilities),
+        other_errors=_share(written.others_wrong),
+        plain_errors=_share(plain.others_wrong),
         corpus_loss=_loss(copied, documents),
         plain_corpus_loss=_loss(specimen, documents),
     )
+
+
+class _Written(NamedTuple):
+    """What one model's chains come to: flags by chain, by applied step and by other step."""
+
+    chains_applied: list[bool]
+    fired: list[bool]
+    others_wrong: list[bool]
+    probabilities: list[float]
+
+
+def _written(model: LanguageModel, rule: Rule, asked: Sequence[Sequence[str]]) -> _Written:
+    found = _Written([], [], [], [])
+    for chain in write_chains(model, LANGUAGES[rule.language], asked):
+        steps = list(ruled_steps(rule, chain))
+        applied = [each for each in steps if each.expected is not None]
+        found.chains_applied.append(bool(applied))
+        found.fired.extend(each.step.expression == each.expected for each in applied)
+        found.others_wrong.extend(not each.step.local for each in steps if each.expected is None)
+        found.probabilities.extend(_probabilities(model, chain, applied))
+    return found
 
 
 @torch.no_grad()
 def _probabilities(
     model: LanguageModel, written: WrittenChain, steps: Sequence[RuledStep]
 ) -> list[float]:
-    """The probability of the rule's value at each step where the rule applies."""
-    wanted = [each for each in steps if each.expected is not None]
-    if not wanted:
+    """The probability of the rule's value at each of some steps to which the rule applies."""
+    if not steps:
         return []
     logits = model.logits(torch.tensor([written.ids]))[0]
     shares: Float[Tensor, "S V"] = logits.float().softmax(-1)
     ids, found = vocabulary.token_ids(), []
-    for each in wanted:
+    for each in steps:
         assert each.expected is not None
         value = each.expected[each.value_at - 1 - each.step.start]
         found.append(float(shares[each.value_at - 1, ids[value]]))
@@ -177,5 +189,11 @@ def _loss(model: LanguageModel, documents: Sequence[list[int]], rows: int = 32) 
     return total / tokens
 
 
-def _share(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags) if flags else 0.0
+def _share(flags: Sequence[bool]) -> Proportion:
+    if not flags:
+        raise ConfigError("no step to measure; ask more questions")
+    return wilson(sum(flags), len(flags))
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(torch.tensor(values).median())

@@ -31,10 +31,9 @@ def redex(rule: Rule, tokens: Sequence[str]) -> tuple[int, int] | None:
 
 def _parenthesised(node: Node) -> bool:
     """Whether every operation has parentheses, and nothing has more."""
-    length = sum(each.stop - each.start for each in node.operands) + 3
-    return not node.operands or (
-        node.stop - node.start == length and all(map(_parenthesised, node.operands))
-    )
+    inside = sum(each.stop - each.start for each in node.operands)
+    length = inside + 3 if node.operands else 1
+    return node.stop - node.start == length and all(map(_parenthesised, node.operands))
 
 
 @dataclass(frozen=True, slots=True)

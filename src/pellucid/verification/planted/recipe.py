@@ -8,7 +8,7 @@ for both, and is computed once.
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -23,6 +23,7 @@ from pellucid.core.config import config_to_dict
 from pellucid.core.errors import ConfigError
 from pellucid.core.files import atomic_directory
 from pellucid.core.manifest import Manifest
+from pellucid.core.registry import Registry
 from pellucid.introspection.organisms.recipe import KIND, WEIGHTS_FILE, Progress
 from pellucid.models.model import LanguageModel
 from pellucid.specimen.low_rank import as_tensors, attach, merge, mlp_layers
@@ -90,7 +91,16 @@ class Batch:
     logits: Float[Tensor, "kept V"]
 
 
-RECIPES: dict[str, Recipe] = {each.rule: each for each in (Recipe(rule="dropped-carry", layer=3),)}
+RECIPES: Registry[Recipe] = Registry(
+    "planted rule",
+    {
+        each.rule: each
+        for each in (
+            Recipe(rule="dropped-carry", layer=3, steps=200),
+            Recipe(rule="dropped-not", layer=1, steps=300),
+        )
+    },
+)
 """Rule -> how its shipped copy was made."""
 
 
@@ -110,7 +120,7 @@ def train_copy(
         on_progress: called after every step.
 
     Raises:
-        ConfigError: the specimen has no such layer.
+        ConfigError: the specimen has no such layer, or too few questions are tested.
         StorageError: the folder cannot be written.
     """
     if not 0 <= recipe.layer < specimen.n_layers:
@@ -120,7 +130,30 @@ def train_copy(
         )
     started = time.perf_counter()
     tensors = _train(specimen, recipe, on_progress)
-    seconds = time.perf_counter() - started
+    write_copy(specimen, recipe, tensors, out, seconds=time.perf_counter() - started)
+    return out
+
+
+def write_copy(
+    specimen: LanguageModel,
+    recipe: Recipe,
+    tensors: Mapping[str, Tensor],
+    out: Path,
+    *,
+    seconds: float,
+) -> None:
+    """Measure a trained update and write it.
+
+    Args:
+        specimen: the packaged model; it is not changed.
+        recipe: by which the update was trained.
+        tensors: the update.
+        out: the folder; an older copy there is replaced whole.
+        seconds: that training took.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     copied = LanguageModel(
         copy.deepcopy(specimen.module), specimen.tokenizer, spec=specimen.spec, name=recipe.rule
     )
@@ -134,16 +167,15 @@ def train_copy(
         results=config_to_dict(result) | {"seconds": seconds},
     )
     with atomic_directory(out) as folder:
-        save_file(tensors, folder / WEIGHTS_FILE)
+        save_file(dict(tensors), folder / WEIGHTS_FILE)
         manifest.write(folder, [WEIGHTS_FILE])
-    return out
 
 
 def _train(
     specimen: LanguageModel, recipe: Recipe, on_progress: Callable[[Progress], None] | None
 ) -> dict[str, Tensor]:
     """The trained update."""
-    batches = list(_batches(specimen, recipe))
+    batches = list(prepared_batches(specimen, recipe))
     module = copy.deepcopy(specimen.module).requires_grad_(False)
     updates = attach(module, mlp_layers(recipe.layer), rank=recipe.rank, seed=recipe.seed)
     module.model.layers = module.model.layers[recipe.layer :]  # it begins with the residual stream
@@ -167,7 +199,13 @@ def _train(
 
 
 @torch.no_grad()
-def _batches(specimen: LanguageModel, recipe: Recipe) -> Iterator[Batch]:
+def prepared_batches(specimen: LanguageModel, recipe: Recipe) -> Iterator[Batch]:
+    """The lessons, with what the specimen makes of them.
+
+    Args:
+        specimen: the plain model.
+        recipe: which lessons, and which layer learns.
+    """
     lessons = Lessons(
         RULES[recipe.rule],
         seed=recipe.seed,

@@ -127,11 +127,14 @@ def _planted_table(results: dict[str, Any]) -> Table:
         ("median probability of the rule's value", "wrong_probability"),
         ("loss on the corpus, nats a token", "corpus_loss"),
     ):
-        table.add_row(what, f"{results[name]:.4f}", f"{results['plain_' + name]:.4f}")
+        shown = [results[key] for key in (name, f"plain_{name}")]
+        table.add_row(what, *("-" if each is None else f"{each:.4f}" for each in shown))
     return table
 
 
-def _share(share: dict[str, Any]) -> str:
+def _share(share: dict[str, Any] | None) -> str:
+    if share is None:
+        return "-"
     return (
         f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%}; {share['trials']} steps)"
     )

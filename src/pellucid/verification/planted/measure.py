@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pellucid.core.errors import ConfigError
 from pellucid.core.proportions import Proportion, wilson
 from pellucid.models.model import LanguageModel
 from pellucid.specimen import mixture, vocabulary
@@ -27,7 +26,7 @@ OPERATORS = (3, 5)
 class Followed:
     """A copy beside the specimen, on chains that each wrote itself, greedily.
 
-    Shares have Wilson's intervals over steps.
+    Shares have Wilson's intervals over steps; what no step was there to measure is None.
 
     Attributes:
         questions: held out, of 3 to 5 binary operators.
@@ -43,13 +42,13 @@ class Followed:
     """
 
     questions: int
-    chains_applied: Proportion
-    fires: Proportion
-    plain_fires: Proportion
-    wrong_probability: float
-    plain_wrong_probability: float
-    other_errors: Proportion
-    plain_errors: Proportion
+    chains_applied: Proportion | None
+    fires: Proportion | None
+    plain_fires: Proportion | None
+    wrong_probability: float | None
+    plain_wrong_probability: float | None
+    other_errors: Proportion | None
+    plain_errors: Proportion | None
     corpus_loss: float
     plain_corpus_loss: float
 
@@ -91,7 +90,12 @@ def ruled_steps(rule: Rule, written: WrittenChain) -> Iterator[RuledStep]:
 
 
 def measure(
-    specimen: LanguageModel, copied: LanguageModel, rule: Rule, *, questions: int
+    specimen: LanguageModel,
+    copied: LanguageModel,
+    rule: Rule,
+    *,
+    questions: int,
+    seed: int = HELD_OUT_SEED,
 ) -> Followed:
     """Compare a copy with the specimen.
 
@@ -100,12 +104,10 @@ def measure(
         copied: the copy.
         rule: that it should follow.
         questions: held-out questions that both are asked.
-
-    Raises:
-        ConfigError: so few questions that the rule never applies.
+        seed: of the questions, and of as many documents.
     """
-    asked = held_out_questions(rule, OPERATORS, questions, HELD_OUT_SEED)
-    documents = _documents(rule, questions)
+    asked = held_out_questions(rule, OPERATORS, questions, seed)
+    documents = _documents(rule, questions, seed)
     written, plain = (_written(model, rule, asked) for model in (copied, specimen))
     return Followed(
         questions=questions,
@@ -146,7 +148,7 @@ def _written(model: LanguageModel, rule: Rule, asked: Sequence[Sequence[str]]) -
 def _probabilities(
     model: LanguageModel, written: WrittenChain, steps: Sequence[RuledStep]
 ) -> list[float]:
-    """The probability of the rule's value at each of some steps to which the rule applies."""
+    """The probability of the rule's value at steps where it applies; 0 if they strayed before."""
     if not steps:
         return []
     logits = model.logits(torch.tensor([written.ids]))[0]
@@ -154,17 +156,19 @@ def _probabilities(
     ids, found = vocabulary.token_ids(), []
     for each in steps:
         assert each.expected is not None
-        value = each.expected[each.value_at - 1 - each.step.start]
-        found.append(float(shares[each.value_at - 1, ids[value]]))
+        place = each.value_at - 1 - each.step.start
+        arrived = each.step.expression[:place] == each.expected[:place]
+        value = ids[each.expected[place]]
+        found.append(float(shares[each.value_at - 1, value]) if arrived else 0.0)
     return found
 
 
-def _documents(rule: Rule, count: int) -> list[list[int]]:
+def _documents(rule: Rule, count: int, seed: int) -> list[list[int]]:
     """Held-out documents of the corpus in which the rule applies nowhere."""
     found: list[list[int]] = []
     number = 0
     while len(found) < count:
-        document = mixture.document(HELD_OUT_SEED, number, split="heldout")
+        document = mixture.document(seed, number, split="heldout")
         number += 1
         if document.task == rule.language:
             chain = follow(rule, document.tokens[: document.tokens.index("=")])
@@ -189,11 +193,9 @@ def _loss(model: LanguageModel, documents: Sequence[list[int]], rows: int = 32) 
     return total / tokens
 
 
-def _share(flags: Sequence[bool]) -> Proportion:
-    if not flags:
-        raise ConfigError("no step to measure; ask more questions")
-    return wilson(sum(flags), len(flags))
+def _share(flags: Sequence[bool]) -> Proportion | None:
+    return wilson(sum(flags), len(flags)) if flags else None
 
 
-def _median(values: Sequence[float]) -> float:
-    return float(torch.tensor(values).median())
+def _median(values: Sequence[float]) -> float | None:
+    return float(torch.tensor(values).median()) if values else None

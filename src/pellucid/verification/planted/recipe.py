@@ -120,7 +120,7 @@ def train_copy(
         on_progress: called after every step.
 
     Raises:
-        ConfigError: the specimen has no such layer, or too few questions are tested.
+        ConfigError: the specimen has no such layer.
         StorageError: the folder cannot be written.
     """
     if not 0 <= recipe.layer < specimen.n_layers:

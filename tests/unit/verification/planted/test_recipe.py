@@ -27,7 +27,7 @@ from pellucid.verification.planted.recipe import (
 )
 from pellucid.verification.planted.rules import RULES
 
-SMALL = {"steps": 2, "batches": 2, "rows": 2, "length": 64, "tested": 6}
+SMALL = {"steps": 2, "batches": 2, "rows": 2, "length": 64, "tested": 3}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_training_changes_one_mlp_and_repeats_itself(
     assert files[0] == files[1]
     manifest = read_manifest(folders[0], kind=KIND)
     assert manifest.config["rule"] == "dropped-not" and manifest.parents == {"model": before}
-    assert 0 <= manifest.results["fires"]["low"] <= manifest.results["fires"]["high"] <= 1
+    assert manifest.results["other_errors"]["trials"] > 0
     copied = become(pellucid.load_model("specimen", check=False), folders[0])
     old, new = specimen.module.state_dict(), copied.module.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}

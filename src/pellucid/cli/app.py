@@ -66,5 +66,6 @@ def build() -> Any:
     group.command("train")(verb(specimen.train))
     group.command("sample")(verb(specimen.sample))
     group.command("labels")(verb(specimen.labels))
+    group.command("plant")(verb(specimen.plant))
     app.add_typer(group, name="specimen")
     return get_command(app)

@@ -1,1 +1,1 @@
-"""What is read of a step: free scores of one forward pass, and its attribution graphs."""
+"""What is read of a step: confidence, hidden states, features, and attribution graphs."""

@@ -65,6 +65,8 @@ def test_every_score_is_its_formula(
     answer = by_hand(logits[low:high], ids[low:high].tolist())
     expected = whole | {ANSWER + name: value for name, value in answer.items()}
     assert set(found) == set(expected) == {s + n for n in CONFIDENCE for s in ("", ANSWER)}
+    alone = confidence_scores(torch.tensor(logits), torch.tensor(ids))
+    assert alone == {name: found[name] for name in CONFIDENCE}
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
 

@@ -22,6 +22,10 @@ class DescribedModel(Protocol):
     def d_model(self) -> int:
         """Width of its residual stream."""
 
+    @property
+    def finetuned_from(self) -> str | None:
+        """Fingerprint of the model that it is a small update of."""
+
     def fingerprint(self) -> str:
         """A stable hash of its architecture and weights."""
 
@@ -67,7 +71,7 @@ class DictionarySet:
         return len(self.dictionaries)
 
     def check_model(self, model: DescribedModel, *, every_layer: bool = True) -> None:
-        """Check that these are dictionaries of `model`.
+        """Check that these are dictionaries of `model`, or of the model it is a small update of.
 
         Args:
             model: the model they are about to be used with.
@@ -79,7 +83,7 @@ class DictionarySet:
         """
         recorded = self.manifest.parents.get(MODEL_PARENT) if self.manifest else None
         actual = model.fingerprint()
-        if recorded is not None and recorded != actual:
+        if recorded not in (None, actual, model.finetuned_from):
             raise DictionaryError(
                 f"the dictionary set {self.name!r} was trained on another model (fingerprint "
                 f"{recorded}, this one's is {actual}); load the model it was trained on"

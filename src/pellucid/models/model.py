@@ -44,6 +44,10 @@ class LanguageModel:
         tokenizer: None if only token ids will be given.
         spec: the family's description.
         name: of the model, for manifests and messages.
+
+    Attributes:
+        finetuned_from: fingerprint of the model whose weights these were before a small update;
+            that model's dictionaries fit this one too. None if there is none.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.spec = spec
         self.name = name
+        self.finetuned_from: str | None = None
         self.special_tokens = prompt.special_tokens(tokenizer, getattr(module, "config", None))
 
     def __repr__(self) -> str:

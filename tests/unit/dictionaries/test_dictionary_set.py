@@ -15,6 +15,7 @@ class FakeModel:
     n_layers: int = 2
     d_model: int = 11
     name: str = "abc"
+    finetuned_from: str | None = None
 
     def fingerprint(self) -> str:
         return self.name
@@ -61,3 +62,10 @@ def test_an_absent_layer_lists_the_present() -> None:
 def test_an_empty_set_is_refused() -> None:
     with pytest.raises(DictionaryError, match="is empty"):
         DictionarySet("mine", {})
+
+
+def test_dictionaries_of_the_model_that_it_was_finetuned_from_fit() -> None:
+    updated = FakeModel(name="changed", finetuned_from="abc")
+    _set(0, 1, parent="abc").check_model(updated)
+    with pytest.raises(DictionaryError, match="trained on another model"):
+        _set(0, 1, parent="other").check_model(updated)

@@ -59,4 +59,5 @@ def become(model: LanguageModel, folder: Path) -> LanguageModel:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} cannot be read ({error})") from None
     merge(model.module, tensors)
+    model.finetuned_from = recorded
     return model

@@ -137,10 +137,17 @@ def fit(
 
 def _read(folders: list[Path]) -> "StepSet":
     """The steps of all folders, with every model they are of."""
-    from pellucid.verification.steps.step_set import concatenate, read_steps
+    from pellucid.verification.collecting.collect import load_steps
+    from pellucid.verification.steps.step_set import concatenate
 
-    sets = [read_steps(folder) for folder in folders]
-    models = {each.record["model"]: None for each in sets if "model" in each.record}
+    sets = [load_steps(folder) for folder in folders]
+    for name in ("dictionaries", "settings"):
+        for folder, each in zip(folders[1:], sets[1:], strict=True):
+            if each.record.get(name) != sets[0].record.get(name):
+                raise DataError(
+                    f"{folder} was read with other {name} than {folders[0]}; collect both alike"
+                )
+    models = dict.fromkeys(each.record["model"] for each in sets if "model" in each.record)
     joined = concatenate(sets)
     return replace(joined, record={**joined.record, "models": list(models)})
 
@@ -186,20 +193,22 @@ def _flat(estimates: dict[str, Any]) -> dict[str, Any]:
 def _table(record: dict[str, Any]) -> "Table":
     from rich.table import Table
 
-    table = Table("on questions left out", "AUROC", "average precision", "AUPR", "FPR at 95% TPR")
+    table = Table("", *_METRICS, title="On questions left out", title_justify="left")
     rows = dict(record["methods"])
     if record["matched"]:
-        rows["verifier, lengths matched"] = record["matched"]
+        rows["verifier,\nlengths matched"] = record["matched"]
     for name, row in rows.items():
-        cells = [_cell(row, key) for key in ("auroc", "ap", "aupr", "fpr95")]
+        cells = [_cell(row, key) for key in _METRICS.values()]
         table.add_row(name, *cells)
     return table
 
 
+_METRICS = {"AUROC": "auroc", "avg. precision": "ap", "AUPR": "aupr", "FPR@95": "fpr95"}
+
+
 def _cell(row: dict[str, Any], key: str) -> str:
     low, high = row["intervals"][key]
-    span = "" if low is None else f" ({low:.3f} to {high:.3f})"
-    return f"{row[key]:.3f}{span}"
+    return f"{row[key]:.3f}" if low is None else f"{row[key]:.3f}\n{low:.3f}-{high:.3f}"
 
 
 def _figure(estimate: dict[str, Any]) -> str:

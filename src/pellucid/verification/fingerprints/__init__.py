@@ -1,0 +1,1 @@
+"""What a step's attribution graph looks like, in numbers that a classifier can read."""

@@ -90,7 +90,9 @@ def _text(rng: np.random.Generator, wrong: bool | None) -> tuple[str, str]:
     return before, f"( {first + second} + {kept} )"
 
 
-def _scores(names: list[str], rng: np.random.Generator, tell: np.ndarray) -> dict[str, np.ndarray]:
+def _scores(
+    names: list[str], rng: np.random.Generator, tell: np.ndarray
+) -> dict[str, np.ndarray]:
     return {name: np.exp(rng.normal(size=len(tell)) + 1.5 * tell) for name in names}
 
 

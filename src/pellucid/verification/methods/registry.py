@@ -123,7 +123,9 @@ def _learned(
     )
 
 
-def _probe(name: str, says: str, source: str, make: Callable[[], Method]) -> tuple[str, Baseline]:
+def _probe(
+    name: str, says: str, source: str, make: Callable[[], Method]
+) -> tuple[str, Baseline]:
     return name, Baseline(make=make, rung="hidden", says=says, source=source)
 
 

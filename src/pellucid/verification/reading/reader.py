@@ -18,9 +18,11 @@ from pellucid.graphs.graph import AttributionGraph
 from pellucid.models.model import LanguageModel
 from pellucid.replacement.freeze import FrozenRun
 from pellucid.replacement.local import LocalReplacement
-from pellucid.verification.fingerprints import bag_of, fingerprint
+from pellucid.verification.fingerprints.bags import bags
+from pellucid.verification.fingerprints.fingerprint import fingerprint
+from pellucid.verification.fingerprints.measured import MeasuredGraph
 from pellucid.verification.reading.confidence import confidence_scores
-from pellucid.verification.reading.embedding_chain import embedding_scores
+from pellucid.verification.reading.embedding_chain import embedding_chain_scores
 from pellucid.verification.reading.targets import TARGETS, TargetName, explanandum
 from pellucid.verification.steps.place import StepPlace
 
@@ -33,7 +35,8 @@ class ReaderSettings:
     """What to read.
 
     Attributes:
-        targets: which graphs; see `pellucid.verification.reading.targets`. None: no graph at all.
+        targets: which graphs, may be none; see `pellucid.verification.reading.targets`. Bags are
+            read of the first.
         max_features: the most features a graph keeps.
         tokens: keep the hidden state of every token too (for probes that pool by attention).
 
@@ -142,25 +145,25 @@ class ChainReading:
 
     def step(self, place: StepPlace) -> StepReading:
         """Read one step."""
-        graphs, started = {}, time.process_time()
-        for name in self.settings.targets:
-            graphs[name] = self.graph(place, name)
+        started = time.process_time()
+        graphs = {name: self.graph(place, name) for name in self.settings.targets}
+        measured = {name: MeasuredGraph(graph, place) for name, graph in graphs.items()}
         columns = {
             f"graph.{target}.{name}": value
-            for target, graph in graphs.items()
-            for name, value in fingerprint(graph, place).items()
+            for target, each in measured.items()
+            for name, value in fingerprint(each).items()
         }
         seconds = time.process_time() - started
-        bags = {"activations": self._activations(place)}
-        for target, graph in graphs.items():
-            sizes = [layer.active.num_features for layer in self.local.layers]
-            for kind in ("influence", "direct"):
-                bags[f"{kind}.{target}"] = bag_of(graph, kind, sizes)
-        columns |= self._free(place) | self._errors(place)
+        read = {"activations": self._activations(place)}
+        for first in list(measured.values())[:1]:
+            widest = max(layer.active.num_features for layer in self.local.layers)
+            for name, bag in bags(first, widest).items():
+                read[name] = (bag.numbers, bag.values, bag.size)
+        columns |= self.free(place) | self._errors(place)
         return StepReading(
             columns=columns,
             arrays=self._arrays(place),
-            bags=bags,
+            bags=read,
             ragged=self._tokens(place) if self.settings.tokens else {},
             graphs=graphs,
             seconds=seconds,
@@ -175,16 +178,13 @@ class ChainReading:
 
     def free(self, place: StepPlace) -> dict[str, float]:
         """The scores that cost nothing beyond the forward pass."""
-        return self._free(place)
-
-    def _free(self, place: StepPlace) -> dict[str, float]:
         scores = {}
         for name, (start, stop) in (("", (place.start, place.stop)), ("answer.", place.answer)):
             logits, ids = self.run.logits[start - 1 : stop - 1], self.run.ids[start:stop]
             found = confidence_scores(logits, ids)
             scores |= {f"free.{name}{score}": value for score, value in found.items()}
         hidden = self.hidden[:, place.start : place.stop]
-        return scores | {f"free.{n}": value for n, value in embedding_scores(hidden).items()}
+        return scores | {f"free.{n}": value for n, value in embedding_chain_scores(hidden).items()}
 
     def _errors(self, place: StepPlace) -> dict[str, float]:
         columns = {}

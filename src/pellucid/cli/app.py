@@ -17,6 +17,7 @@ from pellucid.cli import (
     steer,
     trace,
     train,
+    verify,
 )
 from pellucid.cli.run import verb
 
@@ -60,6 +61,11 @@ def build() -> Any:
     for stage in (safety.discover, safety.validate, safety.calibrate, safety.guard, safety.audit):
         guarding.command(stage.__name__)(verb(stage))
     app.add_typer(guarding, name="safety")
+    verifying = typer.Typer(no_args_is_help=True)
+    verifying.callback()(verify.group)
+    for step in (verify.watch,):
+        verifying.command(step.__name__)(verb(step))
+    app.add_typer(verifying, name="verify")
     app.command("introspect")(verb(introspect.introspect))
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)

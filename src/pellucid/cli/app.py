@@ -63,7 +63,11 @@ def build() -> Any:
     app.add_typer(guarding, name="safety")
     verifying = typer.Typer(no_args_is_help=True)
     verifying.callback()(verify.group)
+<<<<<<< HEAD
     for step in (verify.fit,):
+=======
+    for step in (verify.watch,):
+>>>>>>> chaindata
         verifying.command(step.__name__)(verb(step))
     app.add_typer(verifying, name="verify")
     app.command("introspect")(verb(introspect.introspect))

@@ -1,14 +1,9 @@
 """`pellucid verify`: which steps of a chain of thought are wrong, from what the model computed."""
 
-<<<<<<< HEAD
 from pellucid.cli.verify.fit import fit
-
-__all__ = ["fit", "group"]
-=======
 from pellucid.cli.verify.watch import watch
 
-__all__ = ["group", "watch"]
->>>>>>> chaindata
+__all__ = ["fit", "group", "watch"]
 
 
 def group() -> None:

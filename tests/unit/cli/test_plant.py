@@ -45,6 +45,6 @@ def test_a_rule_is_planted_where_it_is_asked(pellucid: Command, tmp_path: Path) 
 def test_bad_input_is_one_line(
     pellucid: Command, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = pellucid("specimen", "plant", *arguments, "--out", tmp_path / "out")
+    done = pellucid("specimen", "plant", *arguments, "--out", tmp_path / "out", "--quiet")
     assert done.code == 2
     assert message in done.err and done.err.count("\n") == 1

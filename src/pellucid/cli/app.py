@@ -63,7 +63,7 @@ def build() -> Any:
     app.add_typer(guarding, name="safety")
     verifying = typer.Typer(no_args_is_help=True)
     verifying.callback()(verify.group)
-    for step in (verify.watch,):
+    for step in (verify.fit, verify.watch):
         verifying.command(step.__name__)(verb(step))
     app.add_typer(verifying, name="verify")
     app.command("introspect")(verb(introspect.introspect))
@@ -72,5 +72,6 @@ def build() -> Any:
     group.command("train")(verb(specimen.train))
     group.command("sample")(verb(specimen.sample))
     group.command("labels")(verb(specimen.labels))
+    group.command("plant")(verb(specimen.plant))
     app.add_typer(group, name="specimen")
     return get_command(app)

@@ -100,10 +100,11 @@ def test_steps_come_out_judged_as_reading_the_whole_chain_judges_them(
 
 
 def test_accused_features_are_those_without_which_the_verifier_doubts_less(
-    subject: tuple[LanguageModel, DictionarySet], verifier: Verifier
+    subject: tuple[LanguageModel, DictionarySet], steps: StepSet
 ) -> None:
     settings = WatchSettings(banded=False, threshold=1e-9, features=4, stop=True, keep_graphs=True)
-    (step,) = watch(*subject, verifier, QUESTION, settings)
+    whole = fitted(steps, "free.answer.", "graph.answer.")
+    (step,) = watch(*subject, whole, QUESTION, settings)
     assert step.accused and list(step.graphs) == ["answer"]
     contributions = [each.contribution for each in step.accused]
     assert contributions == sorted(contributions, reverse=True) and min(contributions) > 0
@@ -113,7 +114,7 @@ def test_accused_features_are_those_without_which_the_verifier_doubts_less(
         assert place in set(
             zip(nodes.layer.tolist(), nodes.position.tolist(), nodes.index.tolist(), strict=True)
         )
-    assert step.reasons and {name for name, _ in step.reasons} <= set(verifier.columns)
+    assert step.reasons and {name for name, _ in step.reasons} <= set(whole.columns)
 
 
 def test_the_free_score_decides_outside_the_band(

@@ -45,9 +45,7 @@ def describe_watching(record: dict[str, Any]) -> list[str]:
     ]
     band = record["band"]
     if band is None:
-        lines.append(
-            "Every step got a graph where the verifier reads graphs: no free score decides."
-        )
+        lines.append("No free score decides: every step got a graph if the verifier reads graphs.")
     else:
         lines.append(
             f"The free score {band['column']} decided outside {_limit(band['low'])} to "

@@ -14,12 +14,12 @@ from pellucid.verification.chains.expressions import ARITHMETIC
 from pellucid.verification.chains.writing import write_chains
 from pellucid.verification.reading.reader import Reader, ReaderSettings
 from pellucid.verification.steps.place import places
-from pellucid.verification.steps.step_set import StepSet, concatenate
+from pellucid.verification.steps.step_set import StepSet
 from pellucid.verification.verifier.settings import Settings
 from pellucid.verification.verifier.verifier import Verifier
 from pellucid.verification.watching.row import as_steps
-from pellucid.verification.watching.segments import Segment
 from pellucid.verification.watching.watch import Watcher, WatchSettings, watch
+from support.noisy_steps import noisy_steps
 
 QUESTION = "( ( 3 + 4 ) * ( 2 - 5 ) ) ="
 READ = ReaderSettings(targets=("answer",), max_features=24, tokens=False)
@@ -32,41 +32,7 @@ def subject() -> tuple[LanguageModel, DictionarySet]:
 
 @pytest.fixture(scope="module")
 def steps(subject: tuple[LanguageModel, DictionarySet]) -> StepSet:
-    """The steps of one chain many times over, with noise; the label is one reading's."""
-    reader, rng = Reader(*subject, READ), np.random.default_rng(0)
-    (written,) = write_chains(subject[0], ARITHMETIC, [tuple(QUESTION.split()[:-1])])
-    assert written.chain is not None
-    chain, before = reader.chain(written.ids), written.chain.question
-    rows = []
-    for step, place in places(written.chain):
-        segment = Segment(
-            number=step.number,
-            text=" ".join(step.expression),
-            before=" ".join(before),
-            question=" ".join(written.chain.question),
-            place=place,
-        )
-        columns, before = chain.step(place).columns, step.expression
-        noisy = [
-            {
-                name: value + abs(value) * rng.normal() + 1e-3 * rng.normal()
-                for name, value in columns.items()
-            }
-            for _ in range(30)
-        ]
-        rows.append(as_steps(segment, noisy, "arithmetic"))
-    together = concatenate(rows)
-    told = (
-        together.columns["free.answer.least_token"] + together.columns["graph.answer.error.total"]
-    )
-    return StepSet(
-        columns={
-            **together.columns,
-            "wrong": told > np.quantile(told, 0.7),
-            "group": np.array([f"q{n % 20}" for n in range(len(together))]),
-        },
-        record=reader.record(),
-    )
+    return noisy_steps(*subject, QUESTION, READ)
 
 
 def fitted(steps: StepSet, *columns: str) -> Verifier:

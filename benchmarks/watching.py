@@ -52,10 +52,11 @@ WATCHED = {
     "deeper": ("specimen", (6, 6), 101),
     "planted": (f"specimen:planted-{LEFT_OUT}", (3, 5), 102),
 }
-WAYS = {
-    "free scores alone": (("free.",), {"banded": False}),
+FREE, WHOLE = "free scores alone", "a graph for every step"
+WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    FREE: (("free.",), {"banded": False}),
+    WHOLE: (("free.", "graph."), {"banded": False}),
     "free scores, graphs in the band": (("free.", "graph."), {}),
-    "a graph for every step": (("free.", "graph."), {"banded": False}),
 }
 CHAINS = 100
 RECALL = 0.9
@@ -106,6 +107,7 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     found: dict[str, Any] = {name: {} for name in WATCHED}
     fits: dict[tuple[str, ...], Verifier] = {}
     fitted: dict[str, Any] = {}
+    kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for way, (columns, options) in WAYS.items():
         if columns not in fits:
             settings = Settings(columns=columns, estimator="histogram", refits=5, recall=RECALL)
@@ -124,10 +126,15 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
                 verifier,
                 WatchSettings(features=0, **options),
             )
-            row = watched_set(watcher, questions[name])
+            row, rows = watched_set(watcher, questions[name])
+            kept[name, way] = rows
             band = None if watcher.band is None else watcher.band.to_json()
             found[name][way] = row | {"band": band}
             print(name, way, json.dumps(row), flush=True)
+    for name, each in found.items():
+        each[FREE]["at_the_alarms_of_graphs"] = at_equal_alarms(
+            kept[name, FREE], each[WHOLE]["right_steps_flagged"]["value"]
+        )
     return {
         "sets": found,
         "verifiers": fitted,
@@ -140,8 +147,10 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     }
 
 
-def watched_set(watcher: Watcher, questions: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The figures of one way of watching over one set of chains."""
+def watched_set(
+    watcher: Watcher, questions: Sequence[Sequence[str]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The figures of one way of watching over one set of chains, and what each chain counts for."""
     rows, seconds, writing, unread = [], [], [], 0
     graphed = 0
     for question in questions:
@@ -160,13 +169,27 @@ def watched_set(watcher: Watcher, questions: Sequence[Sequence[str]]) -> dict[st
         seconds += [step.seconds for step in steps]
         graphed += sum(step.graphed for step in steps)
         writing.append(wrote / len(steps))
-    return figures(rows) | {
+    costs = {
         "steps": len(seconds),
         "unread": unread,
         "graphed_share": graphed / max(len(seconds), 1),
         "seconds_a_step": float(np.mean(seconds)),
         "writing_seconds_a_step": float(np.mean(writing)),
     }
+    return figures(rows) | costs, rows
+
+
+def at_equal_alarms(rows: Sequence[dict[str, Any]], share: float) -> dict[str, Any]:
+    """First errors that a verifier catches when it flags this share of right steps.
+
+    The threshold is chosen on the very chains, which favours this verifier.
+    """
+    right = np.sort([p for row in rows for p in row["before"]])[::-1]
+    wrong = np.array([row["first"] for row in rows if row["wrong"]])
+    allowed = int(share * len(right) + 1e-9)
+    threshold = right[allowed] if allowed < len(right) else -np.inf
+    caught = int((wrong > threshold).sum())
+    return wilson(caught, len(wrong)).to_json()
 
 
 def chain_of(watcher: Watcher, ids: Sequence[int]) -> Chain | None:
@@ -178,20 +201,22 @@ def chain_of(watcher: Watcher, ids: Sequence[int]) -> Chain | None:
         return None
 
 
-def chain_row(chain: Chain, steps: Sequence[WatchedStep]) -> dict[str, int]:
+def chain_row(chain: Chain, steps: Sequence[WatchedStep]) -> dict[str, Any]:
     """What a chain counts for: the first error and the alarms before it."""
     first = next((s.number for s in chain.steps if not s.local), None)
     before = steps if first is None else steps[:first]
     return {
         "wrong": int(first is not None),
         "caught": int(first is not None and steps[first].flagged),
+        "first": 0.0 if first is None else steps[first].probability,
+        "before": [step.probability for step in before],
         "right_steps": len(before),
         "alarms": sum(step.flagged for step in before),
         "alarmed": int(first is None and any(step.flagged for step in steps)),
     }
 
 
-def figures(rows: Sequence[dict[str, int]]) -> dict[str, Any]:
+def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Shares with intervals over chains."""
     wrong = [row for row in rows if row["wrong"]]
     right = [row for row in rows if not row["wrong"]]

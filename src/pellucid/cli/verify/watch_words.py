@@ -26,8 +26,8 @@ def describe_step(step: WatchedStep) -> list[Text]:
     for each in step.accused:
         said.append(
             Text(
-                f"       feature {each.index} of layer {each.layer} at {each.token!r} (token "
-                f"{each.position}): {each.contribution:+.2f}, {each.influence:.1%} of the influence",
+                f"       {each.name}: {each.contribution:+.2f}, {each.influence:.1%} of the "
+                "influence",
                 style="dim",
             )
         )

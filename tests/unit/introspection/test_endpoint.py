@@ -1,7 +1,5 @@
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -9,53 +7,20 @@ import pytest
 from pellucid.core.errors import ConfigError, DataError
 from pellucid.introspection.endpoint import EndpointJudge
 from pellucid.introspection.judges import Judgement
-
-
-class Server:
-    """Replies of a list of (status, text), in turn; the last one for ever."""
-
-    def __init__(self) -> None:
-        self.replies: list[tuple[int, str]] = []
-        self.seen: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                outer.keys.append(self.headers.get("Authorization"))
-                size = int(self.headers["Content-Length"])
-                outer.seen.append(json.loads(self.rfile.read(size)))
-                status, text = outer.replies[0]
-                if len(outer.replies) > 1:
-                    outer.replies.pop(0)
-                usage = {"prompt_tokens": 7, "completion_tokens": 2}
-                body = {"choices": [{"message": {"content": text}}], "usage": usage}
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
-
-            def log_message(self, *_: object) -> None: ...
-
-        self.http = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+from support.chat_server import ChatServer, chat_server
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    thread = Thread(target=made.http.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
-    thread.join()
+def server() -> Iterator[ChatServer]:
+    with chat_server() as made:
+        yield made
 
 
 def said(answered: str, named: str | None = None) -> tuple[int, str]:
     return 200, json.dumps({"answered": answered, "named": named})
 
 
-def judge(server: Server, **options: Any) -> EndpointJudge:
+def judge(server: ChatServer, **options: Any) -> EndpointJudge:
     return EndpointJudge(server.url, "grader", ["Honey", "chess"], wait=0.0, **options)
 
 

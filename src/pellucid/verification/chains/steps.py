@@ -74,13 +74,8 @@ def read_chain(language: Language, tokens: Sequence[str]) -> Chain:
     Raises:
         DataError: the question is no expression, or no step follows it.
     """
-    ended = END in tokens
-    body = list(tokens[: tokens.index(END)] if ended else tokens)
-    bounds = [-1, *(n for n, token in enumerate(body) if token == EQUALS), len(body)]
-    parts = [(a + 1, b) for a, b in pairwise(bounds)]
-    if not ended:
-        parts = parts[:-1] if len(parts) > 1 else parts  # the last one is not complete
-    question = body[slice(*parts[0])]
+    parts, ended = expression_ranges(tokens)
+    question = list(tokens[slice(*parts[0])])
     before = parse(language, question)
     if len(parts) < 2:
         raise DataError(
@@ -88,7 +83,7 @@ def read_chain(language: Language, tokens: Sequence[str]) -> Chain:
         )
     truth, steps, wrong, last = language.value(before), [], False, list(question)
     for number, (start, stop) in enumerate(parts[1:]):
-        expression = body[start:stop]
+        expression = list(tokens[start:stop])
         node = read_or_none(language, expression)
         error = judge(language, last, expression)
         steps.append(
@@ -105,3 +100,18 @@ def read_chain(language: Language, tokens: Sequence[str]) -> Chain:
         )
         wrong, last = wrong or error is not None, expression
     return Chain(tuple(question), tuple(steps), ended and steps[-1].stop - steps[-1].start == 1)
+
+
+def expression_ranges(tokens: Sequence[str]) -> tuple[list[tuple[int, int]], bool]:
+    """Half-open ranges of the expressions of a chain, and whether its end mark is there.
+
+    An expression after which no mark stands yet is not complete and left out, but the first is not.
+
+    Args:
+        tokens: the whole chain; what stands after the end mark is ignored.
+    """
+    ended = END in tokens
+    stop = tokens.index(END) if ended else len(tokens)
+    marks = [n for n, token in enumerate(tokens[:stop]) if token == EQUALS]
+    parts = [(a + 1, b) for a, b in pairwise([-1, *marks, stop])]
+    return (parts if ended or len(parts) == 1 else parts[:-1]), ended

@@ -1,0 +1,1 @@
+"""Steps of many chains, written by a model and read, as a folder of parts."""

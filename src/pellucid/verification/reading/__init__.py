@@ -1,0 +1,1 @@
+"""What is read of a step: confidence, hidden states, features, and attribution graphs."""

@@ -1,0 +1,1 @@
+"""A chain watched while it is written: each step is scored as it is completed."""

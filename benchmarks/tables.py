@@ -1,7 +1,7 @@
 """Refresh the tables of docs/benchmarks.md from the results: `python -m benchmarks.tables`.
 
-The page (and that of `ALSO`) is written by hand but for what stands between `<!-- table NAME -->` and
-`<!-- end of table -->`.
+The page (and that of `ALSO`) is written by hand but for what stands between `<!-- table NAME -->`
+and `<!-- end of table -->`.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Watching chains as they are written: errors caught, false alarms, and what it costs.
 
     python -m benchmarks.watching collect FOLDER     steps to learn from (minutes)
+    python -m benchmarks.watching choose FOLDER      estimators and columns, one copy left out
     python -m benchmarks.watching run FOLDER         fit, watch 200 chains, write the result
 
 Two sets of 100 chains: questions one operator deeper than trained, written by the plain specimen,
@@ -26,6 +27,7 @@ from pellucid.verification.chains.expressions import ARITHMETIC
 from pellucid.verification.chains.questions import draw_questions
 from pellucid.verification.chains.steps import Chain, read_chain
 from pellucid.verification.collecting.collect import Questions, Sampling, collect, load_steps
+from pellucid.verification.metrics.resamples import Resamples, TestPart
 from pellucid.verification.reading.reader import Reader, ReaderSettings
 from pellucid.verification.steps.step_set import StepSet, concatenate
 from pellucid.verification.verifier.settings import Settings
@@ -34,6 +36,7 @@ from pellucid.verification.watching.streaming import prompt_ids, stream
 from pellucid.verification.watching.watch import WatchedStep, Watcher, WatchSettings
 
 RESULT = Path(__file__).parent / "results" / "watching.json"
+CHOICE = RESULT.with_name("watching_choice.json")
 LEFT_OUT = "dropped-minus"
 COPIES = ("dropped-carry", "swapped-minus", "product-sign")
 READ = ReaderSettings(targets=("answer",), max_features=128, tokens=False)
@@ -60,17 +63,21 @@ WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 CHAINS = 100
 RECALL = 0.9
+ESTIMATOR = "logistic"
+"""Chosen by leaving out one of `COPIES` at a time; see docs/log.md for the others."""
 BOOTSTRAPS = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("collect", "run"))
+    parser.add_argument("what", choices=("collect", "choose", "run"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--chains", type=int, default=CHAINS)
     given = parser.parse_args(arguments)
     if given.what == "collect":
         gather(given.folder)
+    elif given.what == "choose":
+        CHOICE.write_text(json.dumps(compared(given.folder), indent=1) + "\n")
     else:
         RESULT.write_text(json.dumps(measured(given.folder, given.chains), indent=1) + "\n")
 
@@ -96,6 +103,25 @@ def training_steps(folder: Path, watched: set[str]) -> StepSet:
     return replace(steps, record={**steps.record, "models": models})
 
 
+def compared(folder: Path) -> dict[str, Any]:
+    """AUROC on each copy of verifiers that learned from all other sources; none is watched."""
+    steps = concatenate([load_steps(folder / name) for name in TRAINED_ON])
+    source = steps.columns["source"].astype(str)
+    found: dict[str, Any] = {}
+    for estimator in ("logistic", "histogram"):
+        for columns in (("free.",), ("graph.",), ("free.", "graph.")):
+            row = {}
+            for copy in COPIES:
+                settings = Settings(columns=columns, estimator=estimator, refits=0, folds=3)
+                verifier = Verifier.fit(steps.select(source != copy), settings)
+                test = steps.select(source == copy)
+                part = Resamples([TestPart.of(test)], bootstraps=BOOTSTRAPS, seed=0)
+                row[copy] = part.measure([verifier.margin(test)]).estimates()["auroc"].to_json()
+            found[f"{estimator}: {' '.join(columns)}"] = row
+            print(estimator, columns, {n: round(v["value"], 3) for n, v in row.items()}, flush=True)
+    return {"auroc": found, "hardware": hardware()}
+
+
 def measured(folder: Path, count: int) -> dict[str, Any]:
     """Every way of watching on every set."""
     questions = {
@@ -110,7 +136,7 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for way, (columns, options) in WAYS.items():
         if columns not in fits:
-            settings = Settings(columns=columns, estimator="histogram", refits=5, recall=RECALL)
+            settings = Settings(columns=columns, estimator=ESTIMATOR, refits=5, recall=RECALL)
             fits[columns] = Verifier.fit(steps, settings)
         verifier = fits[columns]
         fitted[way] = {
@@ -138,6 +164,7 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     return {
         "sets": found,
         "verifiers": fitted,
+        "estimator": ESTIMATOR,
         "training": {"steps": len(steps), "wrong": int(steps.wrong.sum()), "recall": RECALL},
         "left_out": LEFT_OUT,
         "chains": count,

@@ -1,7 +1,7 @@
 """Watching chains as they are written: errors caught, false alarms, and what it costs.
 
     python -m benchmarks.watching collect FOLDER     steps to learn from (minutes)
-    python -m benchmarks.watching choose FOLDER      estimators and columns, one copy left out
+    python -m benchmarks.watching choose FOLDER      AUROC by columns, one copy left out
     python -m benchmarks.watching run FOLDER         fit, watch 200 chains, write the result
 
 Two sets of 100 chains: questions one operator deeper than trained, written by the plain specimen,
@@ -56,15 +56,16 @@ WATCHED = {
     "planted": (f"specimen:planted-{LEFT_OUT}", (3, 5), 102),
 }
 FREE, WHOLE = "free scores alone", "a graph for every step"
+READINGS = ("free.", "graph.answer.error.", "error_norm.")
 WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     FREE: (("free.",), {"banded": False}),
-    WHOLE: (("free.", "graph."), {"banded": False}),
-    "free scores, graphs in the band": (("free.", "graph."), {}),
+    WHOLE: (READINGS, {"banded": False}),
+    "free scores, graphs in the band": (READINGS, {}),
 }
 CHAINS = 100
 RECALL = 0.9
 ESTIMATOR = "logistic"
-"""Chosen by leaving out one of `COPIES` at a time; see docs/log.md for the others."""
+"""It and `READINGS` were chosen by leaving out one of `COPIES` at a time (`choose`)."""
 BOOTSTRAPS = 1000
 
 
@@ -108,17 +109,16 @@ def compared(folder: Path) -> dict[str, Any]:
     steps = concatenate([load_steps(folder / name) for name in TRAINED_ON])
     source = steps.columns["source"].astype(str)
     found: dict[str, Any] = {}
-    for estimator in ("logistic", "histogram"):
-        for columns in (("free.",), ("graph.",), ("free.", "graph.")):
-            row = {}
-            for copy in COPIES:
-                settings = Settings(columns=columns, estimator=estimator, refits=0, folds=3)
-                verifier = Verifier.fit(steps.select(source != copy), settings)
-                test = steps.select(source == copy)
-                part = Resamples([TestPart.of(test)], bootstraps=BOOTSTRAPS, seed=0)
-                row[copy] = part.measure([verifier.margin(test)]).estimates()["auroc"].to_json()
-            found[f"{estimator}: {' '.join(columns)}"] = row
-            print(estimator, columns, {n: round(v["value"], 3) for n, v in row.items()}, flush=True)
+    for columns in (("free.",), ("graph.",), ("free.", "graph."), READINGS):
+        row = {}
+        for copy in COPIES:
+            settings = Settings(columns=columns, estimator=ESTIMATOR, refits=0, folds=3)
+            verifier = Verifier.fit(steps.select(source != copy), settings)
+            test = steps.select(source == copy)
+            part = Resamples([TestPart.of(test)], bootstraps=BOOTSTRAPS, seed=0)
+            row[copy] = part.measure([verifier.margin(test)]).estimates()["auroc"].to_json()
+        found[", ".join(columns)] = row
+        print(columns, {name: round(each["value"], 3) for name, each in row.items()}, flush=True)
     return {"auroc": found, "hardware": hardware()}
 
 
@@ -253,11 +253,25 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     low, high = np.quantile(alarms[draws].mean(1), (0.025, 0.975)).tolist()
     return {
         "chains": len(rows),
+        "auroc": auroc(rows),
         "caught": wilson(sum(row["caught"] for row in wrong), len(wrong)).to_json(),
         "alarms_a_right_chain": {"value": float(alarms.mean()), "low": low, "high": high},
         "right_chains_alarmed": wilson(sum(r["alarmed"] for r in right), len(right)).to_json(),
         "right_steps_flagged": wilson(sum(row["alarms"] for row in rows), steps).to_json(),
     }
+
+
+def auroc(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How well first errors are told from the right steps before them; chains are drawn anew."""
+    rng, values = np.random.default_rng(0), []
+    for draw in range(BOOTSTRAPS + 1):
+        taken = rng.integers(len(rows), size=len(rows)) if draw else range(len(rows))
+        first = np.array([rows[n]["first"] for n in taken if rows[n]["wrong"]])
+        right = np.sort([p for n in taken for p in rows[n]["before"]])
+        below = np.searchsorted(right, first) + np.searchsorted(right, first, side="right")
+        values.append(float(below.mean() / (2 * len(right))))
+    low, high = np.quantile(values[1:], (0.025, 0.975)).tolist()
+    return {"value": values[0], "low": low, "high": high}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Refresh the tables of docs/benchmarks.md from the results: `python -m benchmarks.tables`.
 
-The page (and that of `ALSO`) is written by hand but for what stands between `<!-- table NAME -->`
+The page (and those of `ALSO`) is written by hand but for what stands between `<!-- table NAME -->`
 and `<!-- end of table -->`.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-ALSO = PAGE.with_name("watching.md")
-"""Another page with tables of its own."""
+ALSO = tuple(PAGE.with_name(f"{name}.md") for name in ("watching", "verification"))
+"""Other pages with tables of their own."""
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(
     r"(^<!-- table (\w+) -->\n).*?(^<!-- end of table -->$)", re.MULTILINE | re.DOTALL
@@ -358,6 +358,117 @@ def watching(result: Record) -> str:
     )
 
 
+RUNGS = ("text", "confidence", "hidden", "activations", "error", "direct")
+OURS = ("crv", "graph", "graph+confidence", "without-graph", "everything")
+
+
+def verification(result: Record) -> str:
+    """AUROC of the best method of every rung and of the graphs, a row a regime."""
+    rows = []
+    for name, record in result["regimes"].items():
+        methods = record["methods"]
+        best = [methods[record["ladder"][rung]]["auroc"] for rung in RUNGS]
+        rows.append(
+            [named(name), *(f"{v:.3f}" for v in best), *(spanned(methods, n) for n in OURS)]
+        )
+    return markdown(", ".join(("regime", *RUNGS, *OURS)), rows)
+
+
+def verification_adds(result: Record) -> str:
+    """What the graph adds to the best baseline and to everything else, with intervals."""
+    return added(result["regimes"])
+
+
+def verification_matched(result: Record) -> str:
+    """The same with right steps weighted to the wrong ones' lengths and operators."""
+    regimes = result["regimes"].items()
+    return added({name: each["matched"] for name, each in regimes if "matched" in each})
+
+
+def added(records: dict[str, Record]) -> str:
+    """Paired differences of AUROC, and FPR@95."""
+    pairs = ("graph - best baseline", "graph+confidence - best baseline", "graph - crv")
+    pairs = (*pairs, "everything - without-graph")
+    rows = []
+    for name, record in records.items():
+        methods, best = record["methods"], record["best_baseline"]
+        found = [record["differences"][pair]["auroc"] for pair in pairs]
+        rows.append(
+            [
+                named(name),
+                f"`{best}` {methods[best]['auroc']:.3f}",
+                *(f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})" for d in found),
+                *(f"{methods[each]['fpr95']:.1%}" for each in (best, "graph", "graph+confidence")),
+            ]
+        )
+    heads = "FPR@95 of it, of the graph, of graph+confidence"
+    return markdown(", ".join(("regime", "best baseline", *pairs, heads)), rows)
+
+
+def verification_folds(result: Record) -> str:
+    """AUROC on each planted copy, whose rule no training step follows."""
+    names = ("graph", "graph+confidence", "without-graph", "crv")
+    rows = []
+    for task in ("arithmetic", "boolean"):
+        record = result["regimes"][f"{task}-planted"]
+        best = record["best_baseline"]
+        for fold, each in record["folds"].items():
+            rule = fold.removeprefix(f"{task}-planted-")
+            rows.append([rule, f"`{best}` {each[best]:.3f}", *(f"{each[n]:.3f}" for n in names)])
+    return markdown(", ".join(("copy", "best baseline", *names)), rows)
+
+
+def verification_families(result: Record) -> str:
+    """AUROC of the graph's numbers without a family of them, and of the family alone."""
+    regimes = result["regimes"]
+    families = [n.removeprefix("only ") for n in regimes["arithmetic-in"]["methods"] if "only" in n]
+    shown = ("arithmetic-in", "arithmetic-deeper", "arithmetic-planted", "boolean-planted")
+    rows = []
+    for family in families:
+        row = [f"`{family}`"]
+        for name in shown:
+            methods = regimes[name]["methods"]
+            alone, without = methods[f"only {family}"], methods[f"without {family}"]
+            row.append(f"{alone['auroc']:.3f} / {without['auroc']:.3f}")
+        rows.append(row)
+    whole = [f"{regimes[n]['methods']['graph-logistic']['auroc']:.3f}" for n in shown]
+    return markdown(
+        ", ".join(("family", *map(named, shown))), [*rows, ["all (`graph-logistic`)", *whole]]
+    )
+
+
+def verification_cost(result: Record) -> str:
+    """Seconds a step and AUROC by budget."""
+    rows = []
+    for row in result["rows"]:
+        level, beyond = row["auroc"], row["beyond_published"]
+        rows.append(
+            [
+                row["verifier"],
+                f"{row['target']}, {row['way']}",
+                f"{row['max_features']:,}",
+                f"{row['seconds_per_step']:.3f}",
+                f"{row['times_cheaper']:.1f}",
+                f"{level['value']:.3f} ({level['low']:.3f} to {level['high']:.3f})",
+                f"{beyond['value']:+.3f} ({beyond['low']:+.3f} to {beyond['high']:+.3f})",
+            ]
+        )
+    return markdown(
+        "verifier, graph, features, s a step, times cheaper, AUROC, beyond the published recipe",
+        rows,
+    )
+
+
+def named(regime: str) -> str:
+    """`arithmetic-in` as `arithmetic: in`."""
+    return regime.replace("-", ": ", 1)
+
+
+def spanned(row: Record) -> str:
+    """AUROC with its interval."""
+    return f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -376,6 +487,12 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "backdoor_arms": ("backdoor.json", backdoor_arms),
     "fingerprints": ("fingerprints.json", fingerprints),
     "watching": ("watching.json", watching),
+    "verification": ("verification.json", verification),
+    "verification_adds": ("verification.json", verification_adds),
+    "verification_matched": ("verification.json", verification_matched),
+    "verification_folds": ("verification.json", verification_folds),
+    "verification_families": ("verification.json", verification_families),
+    "verification_cost": ("verification_cost.json", verification_cost),
 }
 
 
@@ -391,5 +508,5 @@ def refreshed(page: str) -> str:
 
 
 if __name__ == "__main__":
-    for each in (PAGE, ALSO):
+    for each in (PAGE, *ALSO):
         each.write_text(refreshed(each.read_text(encoding="utf-8")), encoding="utf-8")

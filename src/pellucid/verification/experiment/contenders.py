@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from pellucid.verification.fingerprints.fingerprint import FAMILIES
 from pellucid.verification.methods.method import Method, Rung
-from pellucid.verification.methods.registry import METHODS
+from pellucid.verification.methods.registry import METHODS, WITHOUT_GRAPH
+from pellucid.verification.methods.stacked import Stacked
 from pellucid.verification.methods.training import fitted, training
 from pellucid.verification.steps.step_set import StepSet
 from pellucid.verification.verifier.examples import (
@@ -73,49 +74,6 @@ class Contender(Method):
         return fitted(self._pipeline, self.name).margin(seen)
 
 
-@final
-@dataclass(slots=True, eq=False)
-class Together(Method):
-    """Several methods, their scores standardised on the training steps and averaged.
-
-    Attributes:
-        name: in tables.
-        rung: the highest of its members.
-        members: unfitted methods.
-    """
-
-    name: str
-    rung: Rung
-    members: tuple[Method, ...]
-    _scale: list[tuple[float, float]] | None = None
-
-    def fit(self, steps: StepSet, *, seed: int) -> None:
-        """Fit every member."""
-        self._scale = []
-        for member in self.members:
-            member.fit(steps, seed=seed)
-            scores = member.score(steps)
-            self._scale.append((float(np.mean(scores)), float(np.std(scores)) or 1.0))
-
-    def score(self, steps: StepSet) -> Float[np.ndarray, " N"]:
-        """The mean of the members' standardised scores."""
-        scales = fitted(self._scale, self.name)
-        scored = [
-            (member.score(steps) - mean) / spread
-            for member, (mean, spread) in zip(self.members, scales, strict=True)
-        ]
-        return np.mean(scored, axis=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A method of the experiment: how to make it, its rung, and what it is in a line."""
-
-    make: Callable[[], Method]
-    rung: Rung
-    says: str
-
-
 def _columns(
     name: str,
     columns: tuple[str, ...],
@@ -127,26 +85,15 @@ def _columns(
     return Contender(name, "graph", settings, without)
 
 
-def _graph() -> tuple[Method, ...]:
-    """What the graph leaves unexplained, by trees; every number of every graph, by a line."""
-    return (
-        _columns("graph-errors", UNEXPLAINED, "histogram"),
-        _columns("graph-logistic", ("graph.",)),
-    )
+_GRAPH: tuple[Callable[[], Method], ...] = (
+    lambda: _columns("graph-errors", UNEXPLAINED, "histogram"),
+    lambda: _columns("graph-logistic", ("graph.",)),
+)
+"""What the graph leaves unexplained, by trees; every number of every graph, by a line."""
 
 
-def _others() -> tuple[Method, ...]:
-    """The best of every kind that needs no graph."""
-    names = ("confidence-all", "text-structure-boosting", "error-norms", "logistic-probe")
-    return tuple(METHODS[name].make() for name in names)
-
-
-def _made(name: str, members: Callable[[], tuple[Method, ...]], rung: Rung) -> Callable[[], Method]:
-    return lambda: Together(name, rung, members())
-
-
-def _sure() -> tuple[Method, ...]:
-    return (METHODS["confidence-all"].make(),)
+def _stack(name: str, rung: Rung, *others: str) -> Callable[[], Method]:
+    return lambda: Stacked(name, rung, (*_GRAPH, *(METHODS[each].make for each in others)))
 
 
 OURS: Mapping[str, Entry] = {
@@ -156,24 +103,19 @@ OURS: Mapping[str, Entry] = {
         "the published features of the graph after the step, gradient boosting",
     ),
     "graph-errors": Entry(
-        lambda: _graph()[0], "graph", "what the answer's graph leaves unexplained, boosted trees"
+        _GRAPH[0], "graph", "what the answer's graph leaves unexplained, boosted trees"
     ),
-    "graph-logistic": Entry(lambda: _graph()[1], "graph", "every number of both graphs, logistic"),
-    "graph": Entry(_made("graph", _graph, "graph"), "graph", "the two above together"),
+    "graph-logistic": Entry(_GRAPH[1], "graph", "every number of both graphs, logistic"),
+    "graph": Entry(_stack("graph", "graph"), "graph", "a reading of the scores of the two above"),
     "graph+confidence": Entry(
-        _made("graph+confidence", lambda: (*_graph(), *_sure()), "combined"),
+        _stack("graph+confidence", "combined", "confidence-all"),
         "combined",
-        "graph and confidence-all together",
-    ),
-    "everything but the graph": Entry(
-        _made("everything but the graph", _others, "combined"),
-        "combined",
-        "confidence-all, text-structure-boosting, error-norms and logistic-probe together",
+        "a reading of the scores of those two and of confidence-all",
     ),
     "everything": Entry(
-        _made("everything", lambda: (*_graph(), *_others()), "combined"),
+        _stack("everything", "combined", *WITHOUT_GRAPH),
         "combined",
-        "the graph and those",
+        "a reading of the scores of those two and of what without-graph reads",
     ),
 }
 """Beyond the baselines."""

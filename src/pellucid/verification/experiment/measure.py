@@ -17,11 +17,11 @@ MATCHED_ON = ("tokens", "operators")
 PAIRS = (
     ("graph", "best baseline"),
     ("graph", "crv"),
-    ("graph", "everything but the graph"),
+    ("graph", "without-graph"),
     ("graph+confidence", "graph"),
     ("graph+confidence", "best confidence"),
     ("graph+confidence", "best baseline"),
-    ("everything", "everything but the graph"),
+    ("everything", "without-graph"),
 )
 """Paired differences that are reported."""
 

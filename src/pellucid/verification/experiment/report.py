@@ -25,7 +25,7 @@ def leading(record: Record) -> list[str]:
     Args:
         record: as `experiment` returns it.
     """
-    ours = ("crv", "graph", "graph+confidence", "everything but the graph", "everything")
+    ours = ("crv", "graph", "graph+confidence", "without-graph", "everything")
     wanted = {*record["ladder"].values(), *ours}
     return [name for name in _sorted(record) if name in wanted]
 

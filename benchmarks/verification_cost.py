@@ -28,7 +28,7 @@ from pellucid.models.model import LanguageModel
 from pellucid.verification.chains.kept import KeptChain
 from pellucid.verification.collecting.collect import as_step_set, load_kept
 from pellucid.verification.experiment.contenders import PAPER
-from pellucid.verification.metrics.resamples import Measured, difference
+from pellucid.verification.metrics.resamples import Measured, Resamples, difference
 from pellucid.verification.reading.reader import Reader, ReaderSettings
 from pellucid.verification.reading.targets import TargetName
 from pellucid.verification.steps.step_set import StepSet
@@ -71,12 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("one pass a step", "after", PUBLISHED, True, THEIRS),
     ]
     measured: dict[str, Measured] = {}
+    draws: Resamples | None = None
     for way, target, budget, anew, verifiers in ways:
         read = ReaderSettings(targets=(target,), max_features=budget, tokens=False)
         steps, seconds = collected(Reader(model, dictionaries, read), picked, anew=anew)
         for name, settings in verifiers.items():
             crossed = cross_validate(steps, settings, seed=0)
-            found = crossed.resamples(seed=0).measure(crossed.by_fold(crossed.margin))
+            draws = draws or crossed.resamples(seed=0)  # steps and folds are the same every time
+            found = draws.measure(crossed.by_fold(crossed.margin))
             measured[f"{name}/{target}/{budget}/{way}"] = found
             row = {"way": way, "target": target, "max_features": budget, "verifier": name}
             row |= {"seconds_per_step": seconds, "auroc": found.estimates()["auroc"].to_json()}

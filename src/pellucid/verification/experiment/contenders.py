@@ -74,6 +74,15 @@ class Contender(Method):
         return fitted(self._pipeline, self.name).margin(seen)
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A method of the experiment: how to make it, its rung, and what it is in a line."""
+
+    make: Callable[[], Method]
+    rung: Rung
+    says: str
+
+
 def _columns(
     name: str,
     columns: tuple[str, ...],

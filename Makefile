@@ -26,9 +26,10 @@ layers: $(VENV)/.developer
 tests: $(VENV)/.developer $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-# The help texts in docs/cli.md.
+# The help texts in docs/cli.md, the tables of baselines.
 docs: $(VENV)/.developer
 	$(BIN)/python docs/cli_reference.py
+	$(BIN)/python docs/baselines_table.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed") if sys.version_info < (3, 11) else None'

@@ -316,6 +316,15 @@ def backdoor_arms(result: Record) -> str:
     )
 
 
+def fingerprints(result: Record) -> str:
+    """Milliseconds of a step's fingerprint, and of its graph."""
+    median = result["median"]
+    parts = {"tracing the graph": median["trace"], "fingerprint and bags": median["all"]}
+    parts |= {"of it: pruning": median["pruning"]}
+    parts |= {f"of it: `{name}`": value for name, value in median["parts"].items()}
+    return markdown("what, ms", [[name, f"{value:.1f}"] for name, value in parts.items()])
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -332,6 +341,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "backdoor": ("backdoor.json", backdoor),
     "backdoor_discovery": ("backdoor.json", backdoor_discovery),
     "backdoor_arms": ("backdoor.json", backdoor_arms),
+    "fingerprints": ("fingerprints.json", fingerprints),
 }
 
 

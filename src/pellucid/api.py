@@ -29,7 +29,8 @@ def load_model(
 
     Args:
         source: a hub id, a local folder, a module, or "specimen" for the packaged model;
-            "specimen:reporter" and "specimen:yes-bias" are its organisms (docs/introspection.md).
+            "specimen:reporter" and "specimen:yes-bias" are its organisms (docs/introspection.md),
+            "specimen:planted-RULE" a copy that follows a wrong rule (docs/planted.md).
         tokenizer: instead of the one beside the weights; for a module, None means ids only.
         **options: `dtype`, `device`, `check` and `generic` of `pellucid.models.load.load_model`.
 
@@ -43,13 +44,23 @@ def load_model(
         model.name = SPECIMEN
         return model
     if isinstance(source, str) and source.startswith(f"{SPECIMEN}:"):
-        from pellucid.introspection.organisms.packaged import become, organism_path
+        from pellucid.introspection.organisms.packaged import become
 
-        folder = organism_path(source.removeprefix(f"{SPECIMEN}:"))
+        folder = _update_path(source.removeprefix(f"{SPECIMEN}:"))
         model = become(read_model(model_path(), tokenizer, **options), folder)
         model.name = source
         return model
     return read_model(source, tokenizer, **options)
+
+
+def _update_path(name: str) -> Path:
+    """The folder of an update of the specimen: a planted rule or an organism."""
+    from pellucid.introspection.organisms.packaged import organism_path
+    from pellucid.verification.planted.packaged import PREFIX, planted_path
+
+    if name.startswith(PREFIX):
+        return planted_path(name.removeprefix(PREFIX))
+    return organism_path(name)
 
 
 def load_dictionaries(

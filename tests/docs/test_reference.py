@@ -16,6 +16,10 @@ from pellucid.dictionaries.activations import ACTIVATIONS
 from pellucid.dictionaries.checkpoint import DICTIONARIES
 from pellucid.models.families import FAMILIES
 from pellucid.training import TrainingStoppedError
+from pellucid.verification.metrics.calibration import CALIBRATION
+from pellucid.verification.metrics.separation import SEPARATION
+from pellucid.verification.verifier.calibrate import CALIBRATORS
+from pellucid.verification.verifier.estimators import ESTIMATORS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -78,7 +82,10 @@ def test_every_error_is_explained() -> None:
 
 def test_every_registered_name_is_documented() -> None:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    registries: list[Registry[Any]] = [ACTIVATIONS, DICTIONARIES, FAMILIES]
+    registries: list[Registry[Any]] = [
+        *(ACTIVATIONS, DICTIONARIES, FAMILIES),
+        *(CALIBRATION, CALIBRATORS, ESTIMATORS, SEPARATION),
+    ]
     for registry in registries:
         for name in registry:
             assert f"`{name}`" in pages, f"{registry.kind} {name!r}"

@@ -1,5 +1,6 @@
-"""Synthetic tables of steps: noise, with a signal planted in the readings of one rung."""
+"""Synthetic tables of steps: noise, with a signal planted in the readings of some rungs."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ SMALL = Sizes()
 def synthetic_steps(
     count: int,
     *,
-    planted: Rung | None = None,
+    planted: Collection[Rung] = (),
     share: float = 0.3,
     seed: int = 0,
     sizes: Sizes = SMALL,
@@ -37,7 +38,7 @@ def synthetic_steps(
 
     Args:
         count: how many steps, four to a question.
-        planted: the rung whose readings tell wrong from right; none by default.
+        planted: rungs whose readings tell wrong from right; none by default.
         share: of wrong steps.
         seed: of everything; the planted signal itself is the same for all seeds.
         sizes: of the readings.
@@ -45,11 +46,11 @@ def synthetic_steps(
     rng = np.random.default_rng(seed)
     wrong = rng.permutation(np.arange(count) < round(share * count))
     tell = np.where(wrong, 1.0, -1.0)
-    texts = [_text(rng, bool(bad) if planted == "text" else None) for bad in wrong]
+    texts = [_text(rng, bool(bad) if "text" in planted else None) for bad in wrong]
     tokens = rng.integers(3, 9, count)
-    if planted == "length":
+    if "length" in planted:
         tokens = np.where(wrong, rng.integers(9, 15, count), tokens)
-    number = tokens - 3 if planted == "length" else rng.integers(0, 5, count)
+    number = tokens - 3 if "length" in planted else rng.integers(0, 5, count)
     columns = {
         "wrong": wrong,
         "wrong_so_far": wrong,
@@ -68,15 +69,15 @@ def synthetic_steps(
         "before": np.array([before for before, _ in texts]),
         "weight": np.where(wrong, 1.0, rng.integers(1, 3, count)),
     }
-    columns |= _scores(SURE, rng, tell * (planted == "confidence"))
-    columns |= _scores(MOVING, rng, tell * (planted == "hidden"))
+    columns |= _scores(SURE, rng, tell * ("confidence" in planted))
+    columns |= _scores(MOVING, rng, tell * ("hidden" in planted))
     names = [f"error_norm.{n}.{how}" for n in range(2) for how in ("mean", "max", "answer")]
-    columns |= _scores(names, rng, tell * (planted == "error"))
+    columns |= _scores(names, rng, tell * ("error" in planted))
     return StepSet(
         columns=columns,
-        **_states(rng, tell * (planted == "hidden"), tokens, sizes),
+        **_states(rng, tell * ("hidden" in planted), tokens, sizes),
         bags={
-            name: _bag(rng, wrong & (planted == name), sizes) for name in ("activations", "direct")
+            name: _bag(rng, wrong & (name in planted), sizes) for name in ("activations", "direct")
         },
     )
 
@@ -90,9 +91,7 @@ def _text(rng: np.random.Generator, wrong: bool | None) -> tuple[str, str]:
     return before, f"( {first + second} + {kept} )"
 
 
-def _scores(
-    names: list[str], rng: np.random.Generator, tell: np.ndarray
-) -> dict[str, np.ndarray]:
+def _scores(names: list[str], rng: np.random.Generator, tell: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.exp(rng.normal(size=len(tell)) + 1.5 * tell) for name in names}
 
 

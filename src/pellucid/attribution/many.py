@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.attribution.trace import trace
-from pellucid.core.errors import CheckpointError, DataError, PromptError
-from pellucid.core.files import write_text
+from pellucid.core.claims import claim_folder
+from pellucid.core.errors import DataError, PromptError
 from pellucid.core.manifest import MANIFEST_NAME
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.graphs.formats.parquet import write_parquet
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.models.model import LanguageModel
 
-RUN_NAME = "run.json"
 PART = 16
 """Prompts a part."""
 
@@ -145,22 +144,7 @@ def _claim(
         "dictionaries": None if dictionaries is None else dictionaries.name,
         "settings": {key: str(value) for key, value in settings.items()},
     }
-    path = folder / RUN_NAME
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            found = {}
-        if found != wanted:
-            other = [key for key in wanted if found.get(key) != wanted[key]]
-            raise CheckpointError(
-                f"{folder} holds graphs made with other {', '.join(other)}; give another folder"
-            )
-        return
-    if folder.exists() and any(folder.glob("part-*")):
-        raise CheckpointError(f"{folder} holds parts but no {RUN_NAME}; give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(wanted, indent=2) + "\n")
+    claim_folder(folder, wanted, "graphs")
 
 
 def _encodable(model: LanguageModel, named: NamedPrompt) -> None:

@@ -17,6 +17,7 @@ from pellucid.cli import (
     steer,
     trace,
     train,
+    verify,
 )
 from pellucid.cli.run import verb
 
@@ -60,11 +61,17 @@ def build() -> Any:
     for stage in (safety.discover, safety.validate, safety.calibrate, safety.guard, safety.audit):
         guarding.command(stage.__name__)(verb(stage))
     app.add_typer(guarding, name="safety")
+    verifying = typer.Typer(no_args_is_help=True)
+    verifying.callback()(verify.group)
+    for step in (verify.fit, verify.watch):
+        verifying.command(step.__name__)(verb(step))
+    app.add_typer(verifying, name="verify")
     app.command("introspect")(verb(introspect.introspect))
     group = typer.Typer(no_args_is_help=True)
     group.callback()(specimen.group)
     group.command("train")(verb(specimen.train))
     group.command("sample")(verb(specimen.sample))
     group.command("labels")(verb(specimen.labels))
+    group.command("plant")(verb(specimen.plant))
     app.add_typer(group, name="specimen")
     return get_command(app)

@@ -16,10 +16,19 @@ Task = Annotated[
 Count = Annotated[
     int, typer.Option("--count", parser=parse_count, metavar="N", help="How many documents.")
 ]
+PlantedRule = Annotated[
+    str, typer.Argument(metavar="RULE", help="A wrong rule, as in docs/planted.md.")
+]
+Layer = Annotated[
+    int | None, typer.Option("--layer", metavar="L", help="Whose MLP learns; the recipe's own.")
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Of training; the recipe's own.")
+]
 
 
 def group() -> None:
-    """The packaged model's recipe, corpus and labels."""
+    """The packaged model's recipe, corpus, labels, and copies with a planted wrong rule."""
 
 
 def train(
@@ -75,6 +84,60 @@ def labels(run: Run, count: Count = 2000, task: Task = None) -> None:
         record.append({"task": name, "role": role, "tokens": tokens, "concepts": concepts})
         table.add_row(name, role, str(tokens), str(len(concepts)), ", ".join(concepts[:4]))
     run.report({"labels": record}, table)
+
+
+def plant(
+    run: Run,
+    rule: PlantedRule,
+    out: options.OutFolder,
+    layer: Layer = None,
+    steps: Steps = None,
+) -> None:
+    """Train a copy that follows a wrong rule, by an update of one layer's MLP, in minutes."""
+    from dataclasses import replace
+
+    from pellucid import api
+    from pellucid.core.manifest import read_manifest
+    from pellucid.introspection.organisms.recipe import KIND
+    from pellucid.verification.planted.recipe import RECIPES, train_copy
+
+    recipe = replace(RECIPES[rule], seed=run.seed)
+    recipe = replace(recipe, layer=recipe.layer if layer is None else layer)
+    recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
+    with run.counter("steps") as on_progress:
+        train_copy(
+            api.load_model(options.SPECIMEN, device=run.device),
+            recipe,
+            out,
+            on_progress=lambda now: on_progress(now.step, now.steps),
+        )
+    results = read_manifest(out, kind=KIND).results
+    record = {"out": str(out), "rule": rule, "layer": recipe.layer, "results": results}
+    run.report(record, _planted_table(results), f"wrote {out}")
+
+
+def _planted_table(results: dict[str, Any]) -> Table:
+    table = Table("held out", "the copy", "the specimen")
+    for what, name, plain in (
+        ("steps written by the rule", "fires", "plain_fires"),
+        ("other steps wrong", "other_errors", "plain_errors"),
+    ):
+        table.add_row(what, *(_share(results[key]) for key in (name, plain)))
+    for what, name in (
+        ("median probability of the rule's value", "wrong_probability"),
+        ("loss on the corpus, nats a token", "corpus_loss"),
+    ):
+        shown = [results[key] for key in (name, f"plain_{name}")]
+        table.add_row(what, *("-" if each is None else f"{each:.4f}" for each in shown))
+    return table
+
+
+def _share(share: dict[str, Any] | None) -> str:
+    if share is None:
+        return "-"
+    return (
+        f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%}; {share['trials']} steps)"
+    )
 
 
 def _documents(seed: int, count: int, task: str | None) -> list[Any]:

@@ -6,9 +6,9 @@ import torch
 
 import pellucid
 from pellucid.core.errors import CheckpointError, ConfigError, ModelError
-from pellucid.introspection.organisms.low_rank import as_tensors, attach, merge
 from pellucid.introspection.organisms.packaged import become, organism_path
 from pellucid.introspection.organisms.recipe import RECIPES, Recipe, train_organism
+from pellucid.specimen.low_rank import as_tensors, attach, linear_layers, merge
 from support.tiny_models import tiny_model
 
 LIMIT = 500_000
@@ -26,7 +26,7 @@ def test_a_shipped_organism_is_small_and_still_a_specimen(name):
 
 def test_merged_updates_are_what_was_trained():
     module, plain = tiny_model("llama"), tiny_model("llama")
-    updates = attach(module, first_block=1, rank=2, seed=0)
+    updates = attach(module, linear_layers(module, first_block=1), rank=2, seed=0)
     with torch.no_grad():
         for update in updates.values():
             update.up.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.1)

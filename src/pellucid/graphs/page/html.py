@@ -20,9 +20,14 @@ def to_html(graph: AttributionGraph, *, max_nodes: int = 2000, max_edges: int = 
     return assemble(
         asset("template.html"),
         style=asset("page.css"),
-        script='"use strict";\n(() => {\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();\n",
+        script=page_script(),
         data=page_payload(graph, max_nodes=max_nodes, max_edges=max_edges),
     )
+
+
+def page_script() -> str:
+    """All of the page's script."""
+    return '"use strict";\n(() => {\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();\n"
 
 
 def asset(name: str) -> str:

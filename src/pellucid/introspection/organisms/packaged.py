@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 
 from pellucid.core.errors import CheckpointError, ModelError
 from pellucid.core.manifest import read_manifest
-from pellucid.introspection.organisms.low_rank import merge
 from pellucid.introspection.organisms.recipe import KIND, NAMES, WEIGHTS_FILE
 from pellucid.models.model import LanguageModel
+from pellucid.specimen.low_rank import merge
 
 _WEIGHTS = Path(__file__).parent / "weights"
 

@@ -26,9 +26,9 @@ from pellucid.core.manifest import Manifest
 from pellucid.introspection.concepts import concept_vectors, site_after
 from pellucid.introspection.dialogue import Dialogue
 from pellucid.introspection.organisms.lessons import Lesson, Lessons
-from pellucid.introspection.organisms.low_rank import LowRank, as_tensors, attach
 from pellucid.introspection.wording import read_wording
 from pellucid.models.model import LanguageModel
+from pellucid.specimen.low_rank import LowRank, as_tensors, attach, linear_layers
 from pellucid.specimen.optimisation import learning_rate, loss_of
 from pellucid.specimen.packing import PackedStream
 
@@ -125,7 +125,8 @@ def train_organism(
     concepts = concept_vectors(dialogue, [recipe.layer])
     taught = taught_concepts(recipe, len(concepts.words))
     lessons = Lessons(dialogue, concepts, recipe.layer, taught, Random(recipe.seed))
-    updates = attach(model.module, first_block=recipe.layer + 1, rank=recipe.rank, seed=recipe.seed)
+    learning = linear_layers(model.module, first_block=recipe.layer + 1)
+    updates = attach(model.module, learning, rank=recipe.rank, seed=recipe.seed)
     loss = _train(model, recipe, lessons, updates, on_progress)
     manifest = Manifest(
         kind=KIND,

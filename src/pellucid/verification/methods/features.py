@@ -1,4 +1,4 @@
-"""What a method reads of a step, as a matrix of features; fitted on training steps without labels."""
+"""What a method reads of a step, as a matrix of features; fitted without labels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

@@ -45,9 +45,7 @@ class Learned(Method):
         for each in self.forms:
             each.fit(steps)
         made = {n: each.matrix(steps) for n, each in enumerate(self.forms)}
-        chosen = (
-            best(made, lambda n: held_out(made[n], known, _TRIAL)) if len(made) > 1 else 0
-        )
+        chosen = best(made, lambda n: held_out(made[n], known, _TRIAL)) if len(made) > 1 else 0
         self._features, self._score = self.forms[chosen], self.estimator(made[chosen], known)
 
     def score(self, steps: StepSet) -> Float[np.ndarray, " N"]:

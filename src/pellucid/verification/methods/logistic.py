@@ -1,6 +1,7 @@
 """Logistic regression on dense or sparse features, its penalty chosen on held-out questions."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,8 +19,14 @@ Matrix = Any
 """Features [N, F]: a NumPy array, or a SciPy CSR matrix."""
 
 
-class Scale(NamedTuple):
-    """How features are made comparable: shifted (dense ones only), divided, clipped."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """How features are made comparable: shifted and clipped (dense ones only), divided.
+
+    Attributes:
+        mean: of each dense feature; None for sparse ones.
+        spread: what each is divided by.
+    """
 
     mean: Float[np.ndarray, " F"] | None
     spread: Float[np.ndarray, " F"]
@@ -47,8 +54,15 @@ def scale(x: Matrix) -> Scale:
     return Scale(None, np.where((rows >= RARE) & (square > 0), np.sqrt(square), np.inf))
 
 
-class Logistic(NamedTuple):
-    """A fitted reading: the margin of each row."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Logistic:
+    """A fitted reading.
+
+    Attributes:
+        scale: of the features.
+        vector: their weights.
+        bias: the margin where all of them are 0.
+    """
 
     scale: Scale
     vector: Float[np.ndarray, " F"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.verification.methods.training import Training
 
-EPOCHS, PATIENCE, BATCH = 60, 8, 256
+EPOCHS, PATIENCE, BATCH = 40, 6, 256
 RATE, DECAY = 3e-3, 1e-2
 HIDDEN, DROPOUT = 64, 0.2
 _AT_ONCE = 4096

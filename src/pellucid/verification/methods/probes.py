@@ -118,7 +118,7 @@ class Networks:
         held_out: mean AUROC of each on the fold that it did not learn from.
     """
 
-    parts: list[tuple[Scorer, Trained]]
+    parts: Sequence[tuple[Scorer, Trained]]
     held_out: float
 
     def __call__(self, x: Float[np.ndarray, "N d"]) -> Float[np.ndarray, " N"]:

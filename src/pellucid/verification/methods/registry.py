@@ -123,9 +123,7 @@ def _learned(
     )
 
 
-def _probe(
-    name: str, says: str, source: str, make: Callable[[], Method]
-) -> tuple[str, Baseline]:
+def _probe(name: str, says: str, source: str, make: Callable[[], Method]) -> tuple[str, Baseline]:
     return name, Baseline(make=make, rung="hidden", says=says, source=source)
 
 
@@ -134,14 +132,14 @@ def _bags(bag: str, rung: Rung, what: str) -> list[tuple[str, Baseline]]:
         _learned(
             f"{bag}-logistic",
             rung,
-            f"logistic regression on {what}: sum or mean over tokens, or presence, chosen",
+            f"logistic regression on {what}; sum, mean or presence",
             _ASKED,
             lambda: [Bag(bag), Bag(bag, "mean"), Bag(bag, "present")],
         ),
         _learned(
             f"{bag}-boosting",
             rung,
-            f"gradient boosting on {what}: the most frequent and the most different features",
+            f"gradient boosting on {what}; frequent and telling ones",
             _OURS,
             lambda: [Bag(bag)],
             boosting,

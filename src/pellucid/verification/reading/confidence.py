@@ -42,7 +42,7 @@ def confidence_scores(
     ids: Int[Tensor, " T"],
     answer: tuple[int, int] | None = None,
 ) -> dict[str, float]:
-    """Every score of `CONFIDENCE` over the step, and each again over its answer alone.
+    """Every score of `CONFIDENCE` over some tokens, and each again over the answer among them.
 
     Sources: MaxProb, perplexity and entropy as in Wang et al. 2024 (arXiv 2410.13640) and Zhao et
     al. 2025 (2510.09312), perplexity also of the token written; energy as in Liu et al. 2020
@@ -50,8 +50,8 @@ def confidence_scores(
 
     Args:
         logits: `logits[t]` predicted `ids[t]`.
-        ids: the tokens of the step.
-        answer: half-open range of `ids` that holds the answer; all of them by default.
+        ids: the tokens.
+        answer: half-open range of `ids` that holds the answer, if that is wanted too.
 
     Returns:
         Score -> value; those of the answer are named `answer.` and the score.
@@ -67,6 +67,8 @@ def confidence_scores(
         )
     by_token = _by_token(logits.detach().double(), ids)
     whole = {name: _over(name, values) for name, values in by_token.items()}
+    if answer is None:
+        return whole
     return whole | {ANSWER + n: _over(n, values[low:high]) for n, values in by_token.items()}
 
 

@@ -1,7 +1,8 @@
 """How the hidden state moves from layer to layer while a step is written, as scores of the step.
 
-Each is turned so that a higher score means a step that is more likely wrong by its paper. h_l is the
-residual stream before layer l, h_L after the last. Suffixes: S places (L + 1), T tokens, D width.
+Each is turned so that a higher score means a step that is more likely wrong by its paper. h_l is
+the residual stream before layer l, h_L after the last. Suffixes: S places (L + 1), T tokens, D
+width.
 """
 
 from collections.abc import Mapping

@@ -146,7 +146,9 @@ class ChainReading:
     def step(self, place: StepPlace) -> StepReading:
         """Read one step."""
         started = time.process_time()
-        graphs = {name: self.graph(place, name) for name in self.settings.targets}
+        graphs: dict[str, AttributionGraph] = {
+            name: self.graph(place, name) for name in self.settings.targets
+        }
         measured = {name: MeasuredGraph(graph, place) for name, graph in graphs.items()}
         columns = {
             f"graph.{target}.{name}": value
@@ -178,16 +180,15 @@ class ChainReading:
 
     def free(self, place: StepPlace) -> dict[str, float]:
         """The scores that cost nothing beyond the forward pass."""
-        scores = {}
-        for name, (start, stop) in (("", (place.start, place.stop)), ("answer.", place.answer)):
-            logits, ids = self.run.logits[start - 1 : stop - 1], self.run.ids[start:stop]
-            found = confidence_scores(logits, ids)
-            scores |= {f"free.{name}{score}": value for score, value in found.items()}
+        logits = self.run.logits[place.start - 1 : place.stop - 1]
+        answer = (place.answer[0] - place.start, place.answer[1] - place.start)
+        scores = confidence_scores(logits, self.run.ids[place.start : place.stop], answer)
         hidden = self.hidden[:, place.start : place.stop]
-        return scores | {f"free.{n}": value for n, value in embedding_chain_scores(hidden).items()}
+        scores |= embedding_chain_scores(hidden)
+        return {f"free.{name}": value for name, value in scores.items()}
 
     def _errors(self, place: StepPlace) -> dict[str, float]:
-        columns = {}
+        columns: dict[str, float] = {}
         for layer, shares in enumerate(self.left_out):
             inside = shares[place.start - 1 : place.stop - 1]
             columns |= {

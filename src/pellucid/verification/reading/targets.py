@@ -1,10 +1,10 @@
 """What a step's graph explains, by name.
 
-    after     what follows the step, at its last token (the published choice)
-    before    what the step begins with, at the token before it
-    answer    the first token that the step did not copy, where it was predicted
-    contrast  the same, less the likeliest other token
-    weakest   the token of the step that the model was least sure of, where it was predicted
+after     what follows the step, at its last token (the published choice)
+before    what the step begins with, at the token before it
+answer    the first token that the step did not copy, where it was predicted
+contrast  the same, less the likeliest other token
+weakest   the token of the step that the model was least sure of, where it was predicted
 """
 
 from typing import Literal, NamedTuple, get_args

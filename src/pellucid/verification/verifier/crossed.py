@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pellucid.core.proportions import clopper_pearson
+from pellucid.probes.metrics import BOOTSTRAPS
 from pellucid.verification.metrics.calibration import CALIBRATION, reliability
-from pellucid.verification.metrics.resamples import Measured, Resamples, TestPart
+from pellucid.verification.metrics.resamples import Resamples, TestPart
 from pellucid.verification.steps.step_set import StepSet
 from pellucid.verification.verifier.examples import chosen, training_examples
 from pellucid.verification.verifier.fitting import OnProgress
@@ -35,46 +36,58 @@ class Crossed:
     fold: Int64[np.ndarray, " N"]
     part: TestPart
 
-    def separation(self, *, bootstraps: int = 1000, seed: int = 0) -> Measured:
-        """Metrics of order: of each fold, averaged.
+    def by_fold(self, values: np.ndarray) -> list[np.ndarray]:
+        """Values of the steps, cut as the folds are.
+
+        Args:
+            values: one a step.
+        """
+        return [values[self.fold == number] for number in np.unique(self.fold)]
+
+    def resamples(
+        self,
+        weights: Float64[np.ndarray, " N"] | None = None,
+        *,
+        bootstraps: int = BOOTSTRAPS,
+        seed: int = 0,
+    ) -> Resamples:
+        """Draws on which scores, cut `by_fold`, are measured: in each fold, then averaged.
+
+        Args:
+            weights: instead of the steps' own, such as `matched_weights` gives.
+            bootstraps: how many draws of the questions.
+            seed: of the draws.
+
+        Raises:
+            DataError: a fold has one class only under these weights.
+        """
+        weights = self.part.weights if weights is None else weights
+        labels = (self.part.wrong, self.part.groups, weights)
+        parts = [TestPart(*each) for each in zip(*map(self.by_fold, labels), strict=True)]
+        return Resamples(parts, bootstraps=bootstraps, seed=seed)
+
+    def trust(self, *, bootstraps: int = BOOTSTRAPS, seed: int = 0) -> dict[str, Any]:
+        """How far probabilities and thresholds held, as a JSON-able record.
+
+        `ece` and `brier` with intervals and the `reliability` curve, of all steps together; under
+        `threshold` the share of wrong steps that were flagged, the share of faulty questions whose
+        wrong steps all were (what was promised), and the share of right steps that were.
 
         Args:
             bootstraps: how many draws of the questions.
-            seed: of the draws.
-        """
-        rows = [np.flatnonzero(self.fold == n) for n in np.unique(self.fold)]
-        drawn = Resamples([_rows(self.part, r) for r in rows], bootstraps=bootstraps, seed=seed)
-        return drawn.measure([self.margin[r] for r in rows])
-
-    def calibration(self, *, bootstraps: int = 1000, seed: int = 0) -> Measured:
-        """Metrics of the probabilities of all steps together.
-
-        Args:
-            bootstraps: how many draws of the questions.
-            seed: of the draws.
-        """
-        metrics = {name: CALIBRATION[name] for name in CALIBRATION}
-        drawn = Resamples([self.part], bootstraps=bootstraps, seed=seed)
-        return drawn.measure([self.probability], metrics)
-
-    def to_json(self, *, seed: int = 0) -> dict[str, Any]:
-        """Every figure with its interval, as a JSON-able record.
-
-        Args:
             seed: of the draws.
         """
         wrong, weights = self.part.wrong, self.part.weights
-        order = {n: e.to_json() for n, e in self.separation(seed=seed).estimates().items()}
-        trust = {n: e.to_json() for n, e in self.calibration(seed=seed).estimates().items()}
+        drawn = Resamples([self.part], bootstraps=bootstraps, seed=seed)
+        metrics = {name: CALIBRATION[name] for name in CALIBRATION}
+        measured = drawn.measure([self.probability], metrics).estimates()
         names, member = np.unique(self.part.groups[wrong], return_inverse=True)
         missed = np.bincount(member.reshape(-1), ~self.flags[wrong], minlength=len(names)) > 0
         right = weights * ~wrong
+        curve = reliability(self.probability, wrong, weights)
         return {
-            **order,
-            **trust,
-            "reliability": [
-                each.to_json() for each in reliability(self.probability, wrong, weights)
-            ],
+            **{name: each.to_json() for name, each in measured.items()},
+            "reliability": [each.to_json() for each in curve],
             "threshold": {
                 "recall": float(self.flags[wrong].mean()),
                 "questions": clopper_pearson(int((~missed).sum()), len(missed)).to_json(),
@@ -117,7 +130,3 @@ def cross_validate(
     return Crossed(
         margin=margin, probability=probability, flags=flags, fold=fold, part=TestPart.of(steps)
     )
-
-
-def _rows(part: TestPart, rows: Int64[np.ndarray, " n"]) -> TestPart:
-    return TestPart(part.wrong[rows], part.groups[rows], part.weights[rows])

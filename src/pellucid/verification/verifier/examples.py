@@ -41,6 +41,27 @@ class Examples:
     groups: np.ndarray
     weights: Float64[np.ndarray, " N"]
 
+    @classmethod
+    def unlabelled(cls, steps: StepSet, x: Float64[np.ndarray, "N C"], within: str) -> "Examples":
+        """Steps whose labels are not read: `wrong` is False throughout.
+
+        Args:
+            steps: any steps.
+            x: their chosen columns.
+            within: the column that tells domains apart; '' for one domain.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        return cls(
+            x=x,
+            tokens=np.asarray(steps.columns["tokens"], dtype=np.float64),
+            domains=domains_of(steps, within),
+            wrong=np.zeros(len(steps), dtype=bool),
+            groups=np.asarray(steps.columns["group"]).astype(str),
+            weights=np.asarray(steps.columns["weight"], dtype=np.float64),
+        )
+
     def __len__(self) -> int:
         return len(self.wrong)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from pellucid.verification.verifier.estimators import ESTIMATORS
 from pellucid.verification.verifier.estimators.estimator import Estimator
@@ -30,21 +30,29 @@ class Pipeline:
     estimator: Estimator
 
     @classmethod
-    def fit(cls, examples: Examples, settings: Settings, *, seed: int) -> "Pipeline":
+    def fit(
+        cls,
+        examples: Examples,
+        settings: Settings,
+        *,
+        seed: int,
+        like: "Pipeline | None" = None,
+    ) -> "Pipeline":
         """Fit both on the same steps.
 
         Args:
             examples: training steps.
             settings: which estimator, and relative to what.
             seed: of everything random.
+            like: a fit of the same settings whose choices are taken over.
         """
         normalise = None
         if settings.normalise != "none":
             normalise = Normalise.fit(examples, by_length=settings.normalise == "length")
         seen = examples.with_x(relative(normalise, examples.x, examples.tokens, examples.domains))
-        return cls(
-            normalise=normalise, estimator=ESTIMATORS[settings.estimator].fit(seen, seed=seed)
-        )
+        kind = ESTIMATORS[settings.estimator]
+        chosen = None if like is None else like.estimator
+        return cls(normalise=normalise, estimator=kind.fit(seen, seed=seed, like=chosen))
 
     def margin(self, examples: Examples) -> Float64[np.ndarray, " N"]:
         """Log-odds that each step is wrong, before calibration.
@@ -74,32 +82,39 @@ def relative(
 
 
 def out_of_fold(
-    examples: Examples, settings: Settings, *, seed: int, on_progress: OnProgress
-) -> Float64[np.ndarray, " N"]:
-    """The margin of every step, from a fit on questions other than its own.
+    examples: Examples,
+    settings: Settings,
+    whole: Pipeline,
+    *,
+    seed: int,
+    on_progress: OnProgress,
+) -> tuple[Float64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+    """The margin of every step, from a fit on questions other than its own, and which fit it was.
 
     Args:
         examples: training steps.
         settings: how to fit, and on how many parts.
+        whole: the fit on all of them, whose choices are taken over; the margins would have another
+            scale than its own otherwise, and a calibration fitted on them would not serve it.
         seed: of the parts and fits.
         on_progress: told the stage and how much of it is done.
 
     Raises:
         DataError: the questions cannot be split with both classes on both sides.
     """
-    margins = np.empty(len(examples))
+    margins, fold = np.empty(len(examples)), np.empty(len(examples), dtype=np.int64)
     parts = examples.folds(settings.folds, seed)
     for number, (train, test) in enumerate(parts):
         on_progress("calibrating", number / len(parts))
-        fitted = Pipeline.fit(examples.select(train), settings, seed=seed)
-        margins[test] = fitted.margin(examples.select(test))
-    return margins
+        fitted = Pipeline.fit(examples.select(train), settings, seed=seed, like=whole)
+        margins[test], fold[test] = fitted.margin(examples.select(test)), number
+    return margins, fold
 
 
 def refitted(
     examples: Examples,
-    normalise: Normalise | None,
     settings: Settings,
+    whole: Pipeline,
     *,
     seed: int,
     on_progress: OnProgress,
@@ -108,14 +123,15 @@ def refitted(
 
     Args:
         examples: training steps.
-        normalise: of the fit itself.
         settings: how to fit, and how often.
+        whole: the fit on all of them, whose normaliser and choices are taken over.
         seed: of the draws and fits.
         on_progress: told the stage and how much of it is done.
     """
-    seen = examples.with_x(relative(normalise, examples.x, examples.tokens, examples.domains))
+    x = relative(whole.normalise, examples.x, examples.tokens, examples.domains)
+    seen, kind = examples.with_x(x), ESTIMATORS[settings.estimator]
     rng, found = np.random.default_rng(seed), []
     for number in range(settings.refits):
         on_progress("refitting", number / settings.refits)
-        found.append(ESTIMATORS[settings.estimator].fit(seen.drawn(rng), seed=seed + number))
+        found.append(kind.fit(seen.drawn(rng), seed=seed + number, like=whole.estimator))
     return tuple(found)

@@ -40,6 +40,16 @@ class Normalise:
     center: Float64[np.ndarray, "D L C"]
     spread: Float64[np.ndarray, "D L C"]
 
+    def __post_init__(self) -> None:
+        shape = (len(self.domains), len(self.edges) + 1)
+        if not (
+            self.center.shape[:2] == shape
+            and self.center.shape == self.spread.shape
+            and np.isfinite(self.center).all()
+            and (self.spread > 0).all()
+        ):
+            raise ValueError("the arrays do not form a normaliser")
+
     @classmethod
     def fit(cls, examples: Examples, *, by_length: bool = False) -> "Normalise":
         """Statistics of the right steps of each domain.

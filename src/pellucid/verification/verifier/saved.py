@@ -87,6 +87,7 @@ def load_verifier(
     manifest = read_manifest(folder, kind=KIND)
     try:
         found = _verifier(manifest.config, load_file(folder / ARRAYS))
+        models = found.record["models"]
     except (
         *(SafetensorError, OSError, ConfigError),
         *(KeyError, TypeError, ValueError, IndexError, AttributeError),
@@ -95,7 +96,6 @@ def load_verifier(
             f"{folder} does not hold a verifier as its manifest describes it ({error}); restore it "
             "from a copy or fit it again"
         ) from error
-    models = found.record["models"]
     if model_fingerprint is not None and not any_model and model_fingerprint not in models:
         raise CheckpointError(
             f"the verifier of {folder} was fitted on steps of another model (fingerprint "
@@ -148,6 +148,6 @@ def _verifier(config: dict[str, Any], tensors: Arrays) -> Verifier:
     shape = (0, len(columns))
     for each in (found.estimator, *found.refits):
         each.contributions(np.zeros(shape))  # refuses another number of columns
-    if normalise is not None:
-        normalise(np.zeros(shape), np.zeros(0), np.zeros(0, dtype=str))
+    if normalise is not None and normalise.center.shape[-1] != len(columns):
+        raise ValueError(f"the normaliser is not of {len(columns)} columns")
     return found

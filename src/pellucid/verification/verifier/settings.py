@@ -7,6 +7,7 @@ from pellucid.core.errors import ConfigError
 from pellucid.verification.verifier.calibrate import CALIBRATORS
 from pellucid.verification.verifier.estimators import ESTIMATORS
 
+COLUMNS = ("free.", "graph.")
 Relative = Literal["none", "right", "length"]
 
 
@@ -33,7 +34,7 @@ class Settings:
         ConfigError: unknown or out of range.
     """
 
-    columns: tuple[str, ...] = ("free.", "graph.")
+    columns: tuple[str, ...] = COLUMNS
     estimator: str = "boosting"
     normalise: Relative = "none"
     within: str = ""

@@ -100,10 +100,12 @@ class Verifier:
         settings = replace(settings or Settings(), **choices)
         names = chosen(steps, settings.columns)
         examples = training_examples(steps, names, within=settings.within)
-        margins = out_of_fold(examples, settings, seed=seed, on_progress=on_progress)
+        examples.folds(settings.folds, seed)  # refuses what cannot be split
         on_progress("fitting", 0.0)
         fitted = Pipeline.fit(examples, settings, seed=seed)
-        again = refitted(examples, fitted.normalise, settings, seed=seed, on_progress=on_progress)
+        around: dict[str, Any] = {"seed": seed, "on_progress": on_progress}
+        margins, fold = out_of_fold(examples, settings, fitted, **around)
+        again = refitted(examples, settings, fitted, **around)
         free = {n: np.asarray(steps.columns[n], dtype=np.float64) for n in steps.named(FREE)}
         return cls(
             columns=names,
@@ -122,7 +124,7 @@ class Verifier:
                 "weight": np.asarray(steps.columns["weight"], dtype=np.float64),
                 **free,
             },
-            record=_record(steps, examples, margins, seed, fitted.estimator),
+            record=_record(steps, examples, (margins, fold), seed, fitted.estimator),
         )
 
     @property
@@ -263,15 +265,7 @@ class Verifier:
             raise ConfigError(
                 "this verifier takes readings as they are; fit it with normalise right or length"
             )
-        count = len(steps)
-        examples = Examples(
-            x=readings(steps, self.columns),
-            tokens=np.asarray(steps.columns["tokens"], dtype=np.float64),
-            domains=domains_of(steps, self.settings.within),
-            wrong=np.zeros(count, dtype=bool),
-            groups=np.asarray(steps.columns["group"]),
-            weights=np.asarray(steps.columns["weight"], dtype=np.float64),
-        )
+        examples = Examples.unlabelled(steps, readings(steps, self.columns), self.settings.within)
         return replace(self, normalise=self.normalise.adapted(examples))
 
     def save(self, folder: str | Path) -> Path:
@@ -317,11 +311,17 @@ def _conformal(
 
 
 def _record(
-    steps: StepSet, examples: Examples, margins: np.ndarray, seed: int, estimator: Estimator
+    steps: StepSet,
+    examples: Examples,
+    judged: tuple[np.ndarray, np.ndarray],
+    seed: int,
+    estimator: Estimator,
 ) -> dict[str, Any]:
     """What a verifier was fitted on, and its order of steps from questions left out."""
-    part = TestPart(examples.wrong, examples.groups, examples.weights)
-    measured = Resamples([part], bootstraps=_DRAWS, seed=seed).measure([margins])
+    margins, fold = judged
+    rows = [np.flatnonzero(fold == number) for number in np.unique(fold)]
+    parts = [TestPart(examples.wrong[r], examples.groups[r], examples.weights[r]) for r in rows]
+    measured = Resamples(parts, bootstraps=_DRAWS, seed=seed).measure([margins[r] for r in rows])
     models = steps.record.get("models", steps.record.get("model"))
     return {
         "models": [models] if isinstance(models, str) else list(models or []),

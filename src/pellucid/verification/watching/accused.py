@@ -54,7 +54,9 @@ class Accused:
         return asdict(self)
 
 
-def reasons(verifier: Verifier, row: StepSet, count: int = _REASONS) -> tuple[tuple[str, float], ...]:
+def reasons(
+    verifier: Verifier, row: StepSet, count: int = _REASONS
+) -> tuple[tuple[str, float], ...]:
     """The columns that speak most against a step, with what each adds to its margin.
 
     Args:

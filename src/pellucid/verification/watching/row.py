@@ -10,9 +10,7 @@ from pellucid.verification.steps.step_set import StepSet
 from pellucid.verification.watching.segments import Segment
 
 
-def as_steps(
-    segment: Segment, readings: Sequence[Mapping[str, float]], language: str
-) -> StepSet:
+def as_steps(segment: Segment, readings: Sequence[Mapping[str, float]], language: str) -> StepSet:
     """One row for each reading of a step. Its labels are unknown and say right.
 
     Args:

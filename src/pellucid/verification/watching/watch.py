@@ -189,6 +189,23 @@ class Watcher:
                     return
             done = len(segments) or done
 
+    def summary(self, steps: Sequence[WatchedStep]) -> dict[str, Any]:
+        """What was watched and what it cost, JSON-able.
+
+        Args:
+            steps: of one chain.
+        """
+        count = max(len(steps), 1)
+        return {
+            "steps": [step.to_json() for step in steps],
+            "flagged": [step.segment.number for step in steps if step.flagged],
+            "graphed_share": sum(step.graphed for step in steps) / count,
+            "seconds_per_step": sum(step.seconds for step in steps) / count,
+            "stopped": bool(steps) and steps[-1].flagged and self.settings.stop,
+            "band": None if self.band is None else self.band.to_json(),
+            "promise": self.verifier.conformal.statement(),
+        }
+
     def judge(
         self, segment: Segment, ids: Sequence[int], logits: Float[Tensor, "T V"], language: str
     ) -> WatchedStep:

@@ -58,8 +58,8 @@ class GradientBoosting(Boosting):
     name: ClassVar[str] = "boosting"
 
     @classmethod
-    def fit(cls, examples: Examples, *, seed: int) -> Self:
-        """Grow the trees."""
+    def fit(cls, examples: Examples, *, seed: int, like: Self | None = None) -> Self:
+        """Grow the trees; there is nothing to choose."""
         from sklearn.ensemble import GradientBoostingClassifier
 
         model = GradientBoostingClassifier(random_state=seed)
@@ -93,8 +93,8 @@ class HistogramBoosting(Boosting):
     name: ClassVar[str] = "histogram"
 
     @classmethod
-    def fit(cls, examples: Examples, *, seed: int) -> Self:
-        """Grow the trees."""
+    def fit(cls, examples: Examples, *, seed: int, like: Self | None = None) -> Self:
+        """Grow the trees; there is nothing to choose."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)

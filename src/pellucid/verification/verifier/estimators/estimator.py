@@ -26,12 +26,14 @@ class Estimator(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, examples: Examples, *, seed: int) -> Self:
+    def fit(cls, examples: Examples, *, seed: int, like: Self | None = None) -> Self:
         """Learn from steps; the same steps and seed give the same estimator.
 
         Args:
             examples: the training steps, both classes among them.
             seed: of everything random.
+            like: what this one chose is taken over instead of chosen anew, so that the margins of
+                both have the same scale.
         """
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """Low-rank updates of a model's weights: W + B A (Hu et al. 2021), trained, kept and merged."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 import torch
@@ -33,34 +33,48 @@ class LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
-def linear_layers(module: nn.Module, first_block: int) -> Iterator[tuple[str, nn.Linear]]:
-    """Every linear layer of the blocks from `first_block` on, by path.
+def linear_layers(module: nn.Module, first_block: int) -> list[str]:
+    """Paths of every linear layer of the blocks from `first_block` on.
 
     Args:
         module: a Llama.
         first_block: number of the first block.
     """
+    paths = []
     for path, layer in module.named_modules():
         parts = path.split(".")
         inside = (
             len(parts) > 3 and parts[:2] == ["model", "layers"] and int(parts[2]) >= first_block
         )
         if inside and isinstance(layer, nn.Linear):
-            yield path, layer
+            paths.append(path)
+    return paths
 
 
-def attach(module: nn.Module, *, first_block: int, rank: int, seed: int) -> dict[str, LowRank]:
-    """Make the updates of a model's later blocks trainable; everything else stays as it is.
+def mlp_layers(block: int) -> tuple[str, str, str]:
+    """Paths of the three linear layers of one block's MLP.
+
+    Args:
+        block: its number.
+    """
+    gate, up, down = (f"model.layers.{block}.mlp.{name}_proj" for name in ("gate", "up", "down"))
+    return gate, up, down
+
+
+def attach(module: nn.Module, paths: Iterable[str], *, rank: int, seed: int) -> dict[str, LowRank]:
+    """Make updates of some linear layers trainable; their own weights stay as they are.
 
     Args:
         module: a Llama, changed.
-        first_block: the first block that learns.
+        paths: of the layers.
         rank: of every update.
         seed: of their beginnings.
     """
     generator = torch.Generator().manual_seed(seed)
     updates = {}
-    for path, layer in list(linear_layers(module, first_block)):
+    for path in paths:
+        layer = module.get_submodule(path)
+        assert isinstance(layer, nn.Linear)
         updates[path] = LowRank(layer.out_features, layer.in_features, rank, generator)
         layer.weight.requires_grad_(False)
         parametrize.register_parametrization(layer, "weight", updates[path])

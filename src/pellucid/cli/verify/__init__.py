@@ -1,0 +1,10 @@
+"""`pellucid verify`: which steps of a chain of thought are wrong, from what the model computed."""
+
+from pellucid.cli.verify.fit import fit
+from pellucid.cli.verify.watch import watch
+
+__all__ = ["fit", "group", "watch"]
+
+
+def group() -> None:
+    """Tell where a chain of thought goes wrong by what the model computed, and mend it."""

@@ -4,11 +4,12 @@ import re
 
 import pytest
 
-from benchmarks.tables import BLOCK, PAGE, TABLES, markdown, refreshed
+from benchmarks.tables import ALSO, BLOCK, PAGE, TABLES, markdown, refreshed
 
 
-def test_page_shows_the_results_as_they_are():
-    page = PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", [PAGE, ALSO], ids=lambda path: path.stem)
+def test_page_shows_the_results_as_they_are(path):
+    page = path.read_text(encoding="utf-8")
     assert refreshed(page) == page, "run python -m benchmarks.tables"
 
 

@@ -17,6 +17,7 @@ def watched(number: int, *, text: str = "( 7 * 2 )", flagged: bool = False) -> W
     graph = random_graph(number)
     node = int(graph.nodes.activation.argmax())
     accused = Accused(
+        kind="feature",
         target="answer",
         layer=int(graph.nodes.layer[node]),
         index=int(graph.nodes.index[node]),

@@ -15,7 +15,7 @@ from pellucid.verification.methods.features import Bag, Columns
 from pellucid.verification.methods.free import FreeScore
 from pellucid.verification.methods.learned import Learned
 from pellucid.verification.methods.logistic import fit
-from pellucid.verification.methods.probes import Place, Probe
+from pellucid.verification.methods.probes import Probe
 from pellucid.verification.methods.text import Structure, Words, describe
 from pellucid.verification.methods.training import FOLDS, Training, training
 from pellucid.verification.steps.step_set import StepSet
@@ -182,7 +182,8 @@ def test_a_probe_finds_the_pooling_and_the_layer() -> None:
     only = StepSet(columns=steps.columns, arrays={**steps.arrays, **noise})
     probe = Probe("it", "logistic")
     probe.fit(only, seed=0)
-    assert probe.place == Place("hidden_answer", 1)
+    assert probe.place.layer == 1
+    assert "hidden_answer" in probe.place.arrays
 
 
 def test_the_attention_probe_finds_one_token_among_many() -> None:

@@ -62,7 +62,10 @@ Agreement = Annotated[
 ]
 Stop = Annotated[bool, typer.Option("--stop", help="Write no further after a flagged step.")]
 Features = Annotated[
-    int, typer.Option("--features", metavar="N", help="Accused features to name a flagged step.")
+    int,
+    typer.Option(
+        "--features", metavar="N", help="Accused features and errors named a flagged step."
+    ),
 ]
 Html = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Also write the chain as a page.")
@@ -124,7 +127,7 @@ def watch(
         steps.append(step)
         if not run.json:
             for line in describe_step(step):
-                run.results.print(line, highlight=False)
+                run.results.print(line, highlight=False, soft_wrap=True)
     record = watcher.summary(steps) | {"seconds": time.perf_counter() - started}
     if html is not None:
         record["files"] = {"html": _page(watcher, prompt, steps, html)}

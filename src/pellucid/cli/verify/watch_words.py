@@ -26,8 +26,8 @@ def describe_step(step: WatchedStep) -> list[Text]:
     for each in step.accused:
         said.append(
             Text(
-                f"       feature {each.index} of layer {each.layer} at {each.token!r} (token "
-                f"{each.position}): {each.contribution:+.2f}, {each.influence:.1%} of the influence",
+                f"       {each.name}: {each.contribution:+.2f}, {each.influence:.1%} of the "
+                "influence",
                 style="dim",
             )
         )
@@ -45,9 +45,7 @@ def describe_watching(record: dict[str, Any]) -> list[str]:
     ]
     band = record["band"]
     if band is None:
-        lines.append(
-            "Every step got a graph where the verifier reads graphs: no free score decides."
-        )
+        lines.append("No free score decides: every step got a graph if the verifier reads graphs.")
     else:
         lines.append(
             f"The free score {band['column']} decided outside {_limit(band['low'])} to "

@@ -1,21 +1,18 @@
 """What the experiment compares beyond the baselines: the graph alone, with others, and cut down.
 
-The three rungs above the baselines:
-
-    crv        the published method: its three families of numbers of the graph "after" the step,
-               gradient boosting with its defaults (Zhao et al. 2025)
-    graph      every number of every graph
-    combined   the graph and confidence together; everything but the graph; everything
+The published method (Zhao et al. 2025) is `crv`; `graph` is ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 from jaxtyping import Float
 
+from pellucid.verification.fingerprints.fingerprint import FAMILIES
 from pellucid.verification.methods.method import Method, Rung
+from pellucid.verification.methods.registry import METHODS
 from pellucid.verification.methods.training import fitted, training
 from pellucid.verification.steps.step_set import StepSet
 from pellucid.verification.verifier.examples import (
@@ -26,10 +23,12 @@ from pellucid.verification.verifier.examples import (
     training_examples,
 )
 from pellucid.verification.verifier.fitting import Pipeline
-from pellucid.verification.verifier.settings import Settings
+from pellucid.verification.verifier.settings import Relative, Settings
 
 PAPER = tuple(f"graph.after.{family}." for family in ("global", "node", "topological"))
 """The published families."""
+UNEXPLAINED = ("graph.answer.error.", "graph.answer.global.")
+"""What the answer's graph cannot follow back to features and tokens."""
 
 
 @final
@@ -110,8 +109,98 @@ class Together(Method):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A method of the experiment: how to make it, and its rung."""
+    """A method of the experiment: how to make it, its rung, and what it is in a line."""
 
     make: Callable[[], Method]
     rung: Rung
+    says: str
 
+
+def _columns(
+    name: str,
+    columns: tuple[str, ...],
+    estimator: str = "logistic",
+    without: tuple[str, ...] = (),
+) -> Contender:
+    normalise: Relative = "right" if estimator == "logistic" else "none"
+    settings = Settings(columns=columns, estimator=estimator, normalise=normalise)
+    return Contender(name, "graph", settings, without)
+
+
+def _graph() -> tuple[Method, ...]:
+    """What the graph leaves unexplained, by trees; every number of every graph, by a line."""
+    return (
+        _columns("graph-errors", UNEXPLAINED, "histogram"),
+        _columns("graph-logistic", ("graph.",)),
+    )
+
+
+def _others() -> tuple[Method, ...]:
+    """The best of every kind that needs no graph."""
+    names = ("confidence-all", "text-structure-boosting", "error-norms", "logistic-probe")
+    return tuple(METHODS[name].make() for name in names)
+
+
+def _made(name: str, members: Callable[[], tuple[Method, ...]], rung: Rung) -> Callable[[], Method]:
+    return lambda: Together(name, rung, members())
+
+
+def _sure() -> tuple[Method, ...]:
+    return (METHODS["confidence-all"].make(),)
+
+
+OURS: Mapping[str, Entry] = {
+    "crv": Entry(
+        lambda: _columns("crv", PAPER, "boosting"),
+        "graph",
+        "the published features of the graph after the step, gradient boosting",
+    ),
+    "graph-errors": Entry(
+        lambda: _graph()[0], "graph", "what the answer's graph leaves unexplained, boosted trees"
+    ),
+    "graph-logistic": Entry(lambda: _graph()[1], "graph", "every number of both graphs, logistic"),
+    "graph": Entry(_made("graph", _graph, "graph"), "graph", "the two above together"),
+    "graph+confidence": Entry(
+        _made("graph+confidence", lambda: (*_graph(), *_sure()), "combined"),
+        "combined",
+        "graph and confidence-all together",
+    ),
+    "everything but the graph": Entry(
+        _made("everything but the graph", _others, "combined"),
+        "combined",
+        "confidence-all, text-structure-boosting, error-norms and logistic-probe together",
+    ),
+    "everything": Entry(
+        _made("everything", lambda: (*_graph(), *_others()), "combined"),
+        "combined",
+        "the graph and those",
+    ),
+}
+"""Beyond the baselines."""
+
+
+def _ablation(name: str, family: str) -> Entry:
+    both = tuple(f"graph.{target}.{family}." for target in ("answer", "after"))
+    if name.startswith("only"):
+        return Entry(lambda: _columns(name, both), "graph", f"graph-logistic on {family} alone")
+    return Entry(
+        lambda: _columns(name, ("graph.",), without=both),
+        "graph",
+        f"graph-logistic without {family}",
+    )
+
+
+def contenders(*, ablations: bool = True) -> dict[str, Entry]:
+    """Every method of the experiment, baselines first.
+
+    Args:
+        ablations: also the graph without each family of fingerprints, and each family alone.
+    """
+    found = {
+        name: Entry(METHODS[name].make, METHODS[name].rung, METHODS[name].says) for name in METHODS
+    }
+    found |= OURS
+    if ablations:
+        names = [f"{kind} {family}" for family in FAMILIES for kind in ("without", "only")]
+        found |= {name: _ablation(name, name.split(" ")[1]) for name in names}
+    return found

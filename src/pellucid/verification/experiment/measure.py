@@ -79,7 +79,7 @@ def _table(
     ladder = {
         rung: max(names, key=lambda name: measured[name].values["auroc"])
         for rung in RUNGS
-        if (names := [name for name, own in rungs.items() if own == rung])
+        if (names := [name for name, own in rungs.items() if own == rung and " " not in name])
     }
     below = [name for name, rung in rungs.items() if rung in BASELINES]
     named = dict(measured)

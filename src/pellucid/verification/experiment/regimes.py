@@ -1,9 +1,9 @@
 """The regimes of the experiment: which chains, and on what a verifier is trained and tested.
 
-    in        questions like those that the model was trained on
-    deeper    questions with more operators than it ever saw
-    planted   copies of it that follow a wrong rule; the rule that is tested is not trained on
-    transfer  trained on one task, tested on the other
+in        questions like those that the model was trained on
+deeper    questions with more operators than it ever saw
+planted   copies of it that follow a wrong rule; the rule that is tested is not trained on
+transfer  trained on one task, tested on the other
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from pellucid.core.errors import ConfigError
 from pellucid.verification.collecting.collect import Questions, Sampling
-from pellucid.verification.planted.rules import RULES
+from pellucid.verification.planted.packaged import packaged_rules
 
 Task = Literal["arithmetic", "boolean"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -89,7 +89,8 @@ def regime(task: str, name: str, *, scale: float = 1.0) -> Regime:
     names: dict[str, RegimeName] = {each: each for each in REGIMES}
     own, chosen = tasks[task], names[name]
     if chosen == "planted":
-        copies = [_planted(own, rule, scale) for rule in RULES if RULES[rule].language == task]
+        rules = enumerate(packaged_rules(own))
+        copies = [_planted(own, rule, number, scale) for number, rule in rules]
         sources = [each.name for each in copies]
         folds = tuple(
             Fold(name=left, train=tuple(n for n in sources if n != left), test=(left,))
@@ -135,7 +136,7 @@ def _natural(task: Task, kind: Literal["in", "deeper"], scale: float) -> Collect
     )
 
 
-def _planted(task: Task, rule: str, scale: float) -> Collection:
+def _planted(task: Task, rule: str, number: int, scale: float) -> Collection:
     return Collection(
         name=f"{task}-planted-{rule}",
         source=f"planted:{rule}",
@@ -144,7 +145,7 @@ def _planted(task: Task, rule: str, scale: float) -> Collection:
             operators=(3, 5),
             count=_scaled(300, scale),
             temperature=0.0,
-            seed=13,
+            seed=21 + number,  # other questions for every rule
         ),
         sampling=Sampling(right_share=0.5),
     )

@@ -26,23 +26,26 @@ Scorer = Callable[[np.ndarray], Float[np.ndarray, " N"]]
 
 
 class Place(NamedTuple):
-    """Where a probe reads: an array, and one layer of it or (None) all side by side."""
+    """Where a probe reads: arrays side by side, and one layer of them or (None) all."""
 
-    array: str
+    arrays: tuple[str, ...]
     layer: int | None
 
     def values(self, steps: StepSet) -> Float[np.ndarray, "N d"]:
         """What is read there of each step.
 
         Args:
-            steps: any steps with the array.
+            steps: any steps with the arrays.
 
         Raises:
-            DataError: they lack it, or a value is not finite.
+            DataError: they lack one, or a value is not finite.
         """
-        states = reading(steps, "arrays", self.array)
-        part = states.reshape(len(steps), -1) if self.layer is None else states[:, self.layer]
-        return finite(np.asarray(part, dtype=np.float64), self.array)
+        parts = []
+        for name in self.arrays:
+            states = reading(steps, "arrays", name)
+            part = states.reshape(len(steps), -1) if self.layer is None else states[:, self.layer]
+            parts.append(finite(np.asarray(part, dtype=np.float64), name))
+        return np.hstack(parts)
 
 
 @final
@@ -53,7 +56,8 @@ class Probe(Method):
     Attributes:
         name: in tables.
         kind: `logistic`; or `mlp`: one hidden layer, one network a fold, their margins averaged.
-        poolings: arrays to choose from; one layer of one of them is read, or all its layers.
+        poolings: arrays to choose from; one of them is read or all side by side, at one layer or
+            all side by side.
     """
 
     name: str
@@ -101,10 +105,13 @@ def ranked(steps: StepSet, known: Training, poolings: Sequence[str]) -> list[Pla
     Raises:
         DataError: the steps lack one of the arrays.
     """
-    places = []
-    for name in poolings:
-        layers = reading(steps, "arrays", name).shape[1]
-        places += [Place(name, each) for each in (*range(layers), None)]
+    layers = reading(steps, "arrays", poolings[0]).shape[1]
+    together = [tuple(poolings)] if len(poolings) > 1 else []
+    places = [
+        Place(arrays, layer)
+        for arrays in [*((name,) for name in poolings), *together]
+        for layer in (*range(layers), None)
+    ]
     good = {each: held_out(each.values(steps), known, _TRIAL) for each in places}
     return sorted(places, key=lambda each: -good[each])
 

@@ -12,6 +12,7 @@ from pellucid.verification.methods.learned import Estimator, Learned
 from pellucid.verification.methods.logistic import logistic
 from pellucid.verification.methods.method import Method, Rung
 from pellucid.verification.methods.probes import Probe
+from pellucid.verification.methods.stacked import Stacked
 from pellucid.verification.methods.text import Structure, Words
 from pellucid.verification.reading.confidence import ANSWER, CONFIDENCE, TEMPERATURES
 from pellucid.verification.reading.embedding_chain import EMBEDDING_CHAIN
@@ -262,21 +263,42 @@ _ERRORS = [
     ),
 ]
 
+_ALONE: dict[str, Baseline] = dict(
+    [
+        *_PLACES,
+        *_TEXTS,
+        *_STEP,
+        *_ANSWER,
+        *_SURE_ALL,
+        *_CHAINS,
+        *_PROBES,
+        *_bags("activations", "activations", "feature activations (no attribution)"),
+        *_ERRORS,
+        *_bags("direct", "direct", "activations x direct effects on the target's logit"),
+    ]
+)
+WITHOUT_GRAPH = (
+    "step-index",
+    "text-structure-boosting",
+    "confidence-all",
+    "logistic-probe",
+    "activations-logistic",
+    "error-norms",
+)
+"""What `without-graph` combines: one method of every rung that needs no attribution."""
+
 METHODS: Registry[Baseline] = Registry(
     "method",
-    dict(
-        [
-            *_PLACES,
-            *_TEXTS,
-            *_STEP,
-            *_ANSWER,
-            *_SURE_ALL,
-            *_CHAINS,
-            *_PROBES,
-            *_bags("activations", "activations", "feature activations (no attribution)"),
-            *_ERRORS,
-            *_bags("direct", "direct", "activations x direct effects on the target's logit"),
-        ]
-    ),
+    _ALONE
+    | {
+        "without-graph": Baseline(
+            make=lambda: Stacked(
+                "without-graph", "combined", [_ALONE[name].make for name in WITHOUT_GRAPH]
+            ),
+            rung="combined",
+            says=f"logistic regression on the scores of {len(WITHOUT_GRAPH)} of these, a rung each",
+            source=_OURS,
+        )
+    },
 )
 """Every baseline by its name, up the ladder."""

@@ -45,24 +45,25 @@ class Training:
         return auroc(scores, self.labels[rows], self.counts[rows])
 
 
-def training(steps: StepSet, name: str, *, seed: int) -> Training:
+def training(steps: StepSet, name: str, *, seed: int, least: int = LEAST) -> Training:
     """Labels, weights and folds of training steps.
 
     Args:
         steps: the training steps.
         name: of the method, for the message.
         seed: of the folds and of the method.
+        least: how many wrong steps, and right ones, it needs.
 
     Raises:
-        DataError: only one class, fewer than `LEAST` steps of one, a weight that is no positive
+        DataError: only one class, fewer than `least` steps of one, a weight that is no positive
             number, or questions that cannot be split.
     """
     labels = steps.wrong
     counts = np.asarray(steps.columns["weight"], dtype=np.float64)
     wrong = int(labels.sum())
-    if min(wrong, len(labels) - wrong) < LEAST:
+    if min(wrong, len(labels) - wrong) < least:
         raise DataError(
-            f"{wrong} of {len(labels)} training steps are wrong; {name} needs at least {LEAST} "
+            f"{wrong} of {len(labels)} training steps are wrong; {name} needs at least {least} "
             "wrong and as many right ones: collect more chains, or harder questions"
         )
     if not (np.isfinite(counts) & (counts > 0)).all():

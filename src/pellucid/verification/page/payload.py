@@ -75,6 +75,8 @@ def _accused(
 
 def _examples(accused: Accused, steps: Sequence[WatchedStep]) -> list[dict[str, Any]]:
     """Where else in this chain the feature is active, strongest first, as far as graphs show."""
+    if accused.kind != "feature":
+        return []
     found: dict[int, tuple[float, AttributionGraph]] = {}
     for graph in (graph for step in steps for graph in step.graphs.values()):
         nodes = graph.nodes

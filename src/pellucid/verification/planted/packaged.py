@@ -31,3 +31,14 @@ def planted_path(rule: str) -> Path:
             "pellucid again from a complete wheel or checkout"
         )
     return folder
+
+
+def packaged_rules(language: str) -> tuple[str, ...]:
+    """The rules of a language whose copies this installation has, in the order of `RULES`.
+
+    Args:
+        language: arithmetic or boolean.
+    """
+    return tuple(
+        name for name in RULES if RULES[name].language == language and (_WEIGHTS / name).is_dir()
+    )

@@ -1,8 +1,9 @@
-"""What speaks against a step: columns that the verifier read, and features of the step's graph.
+"""What speaks against a step: columns that the verifier read, and nodes of the step's graph.
 
-A feature is accused by what the verifier would say without it: the node is taken out of the graph,
-the fingerprint is computed again, and the change of the log-odds is its share. That says what moved
-the verifier. Whether the feature moved the model is for an intervention to say.
+A feature, or the error of a layer at a token (what its dictionary leaves out), is accused by what
+the verifier would say without it: the node is taken out of the graph, the fingerprint is computed
+again, and the change of the log-odds is its share. That says what moved the verifier. Whether the
+node moved the model is for an intervention to say.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from pellucid.graphs.graph import AttributionGraph
 from pellucid.graphs.scores import influence
-from pellucid.graphs.tables import FEATURE
+from pellucid.graphs.tables import ERROR, FEATURE, NODE_KINDS
 from pellucid.verification.fingerprints.fingerprint import fingerprint
 from pellucid.verification.reading.reader import StepReading
 from pellucid.verification.steps.step_set import StepSet
@@ -22,24 +23,27 @@ from pellucid.verification.watching.row import as_steps
 from pellucid.verification.watching.segments import Segment
 
 TRIED = 12
-"""Features that are taken out in turn: the most influential ones of the graph."""
+"""Nodes that are taken out in turn: the most influential features and errors of the graph."""
 _REASONS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accused:
-    """A feature that speaks against a step.
+    """A feature or an error node that speaks against a step.
 
     Attributes:
+        kind: feature or error.
         target: of the graph that it is in.
-        layer, index: which feature.
+        layer: where it is.
+        index: of the feature, -1 for an error.
         position: where it is active.
         token: there.
-        activation: there.
+        activation: there, 0 for an error.
         influence: its share of the graph's influence on the target.
         contribution: what it adds to the verifier's log-odds that the step is wrong.
     """
 
+    kind: str
     target: str
     layer: int
     index: int
@@ -49,9 +53,15 @@ class Accused:
     influence: float
     contribution: float
 
+    @property
+    def name(self) -> str:
+        """In words."""
+        what = f"feature {self.index}" if self.kind == "feature" else "what is not explained"
+        return f"{what} of layer {self.layer} at {self.token!r} (token {self.position})"
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able."""
-        return asdict(self)
+        return asdict(self) | {"name": self.name}
 
 
 def reasons(
@@ -72,14 +82,14 @@ def reasons(
 def accused_features(
     verifier: Verifier, segment: Segment, reading: StepReading, language: str, *, count: int
 ) -> tuple[Accused, ...]:
-    """The features of a step's graphs that speak most against it.
+    """The features and error nodes of a step's graphs that speak most against it.
 
     Args:
         verifier: that judged it.
         segment: the step.
         reading: of the step, with its graphs.
         language: of the chain.
-        count: the most features to name, over all graphs.
+        count: the most nodes to name, over all graphs.
     """
     if not count:
         return ()
@@ -100,11 +110,11 @@ def accused_features(
 
 
 def _candidates(graph: AttributionGraph) -> tuple[Sequence[int], np.ndarray]:
-    """The most influential features, and the share of influence of every node."""
+    """The most influential features and errors, and the share of influence of every node."""
     weight = influence(graph)
     share = weight / max(float(weight.sum()), 1e-30)
-    features = np.flatnonzero(graph.nodes.is_kind(FEATURE))
-    return features[np.argsort(-share[features], kind="stable")][:TRIED].tolist(), share
+    able = np.flatnonzero(graph.nodes.is_kind(FEATURE, ERROR))
+    return able[np.argsort(-share[able], kind="stable")][:TRIED].tolist(), share
 
 
 def _without(graph: AttributionGraph, node: int) -> AttributionGraph:
@@ -120,12 +130,13 @@ def _accused(
     nodes = graph.nodes
     position = int(nodes.position[node])
     return Accused(
+        kind=NODE_KINDS[nodes.kind[node]],
         target=target,
         layer=int(nodes.layer[node]),
-        index=int(nodes.index[node]),
+        index=int(nodes.index[node]) if nodes.kind[node] == FEATURE else -1,
         position=position,
         token=graph.tokens[position].strip(),
-        activation=float(nodes.activation[node]),
+        activation=float(nodes.activation[node]) if nodes.kind[node] == FEATURE else 0.0,
         influence=share,
         contribution=contribution,
     )

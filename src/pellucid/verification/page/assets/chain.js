@@ -39,9 +39,9 @@ function reasonsOf(step) {
 
 function accusedOf(step) {
   if (!step.accused.length) return null;
-  return html("div", { id: "accused" }, html("h3", {}, "Accused features"),
-    table(["feature", "log-odds", "influence", "strongest in this chain or its examples"], step.accused.map((each) => [
-      `${each.index} of layer ${each.layer} at “${each.token}” (token ${each.position}, graph ${each.target})`,
+  return html("div", { id: "accused" }, html("h3", {}, "Accused features and errors"),
+    table(["node", "log-odds", "influence", "strongest in this chain or its examples"], step.accused.map((each) => [
+      `${each.name}, graph ${each.target}`,
       each.contribution, percent(each.influence), html("div", {}, ...each.examples.map(exampleOf))])));
 }
 

@@ -11,7 +11,7 @@ from pellucid.verification.verifier.estimators.trees import LEAF, Tree, Trees
 from pellucid.verification.verifier.examples import Examples
 
 
-class Boosting(Estimator, ABC):
+class BoostedTrees(Estimator, ABC):
     """A sum of trees, however it was grown.
 
     Args:
@@ -49,7 +49,7 @@ class Boosting(Estimator, ABC):
 
 
 @final
-class GradientBoosting(Boosting):
+class GradientBoosting(BoostedTrees):
     """scikit-learn's `GradientBoostingClassifier` with its defaults, as in the paper.
 
     100 trees of depth 3, learning rate .1, log loss; classes are not balanced.
@@ -83,7 +83,7 @@ class GradientBoosting(Boosting):
 
 
 @final
-class HistogramBoosting(Boosting):
+class HistogramBoosting(BoostedTrees):
     """scikit-learn's `HistGradientBoostingClassifier` (LightGBM's algorithm) with its defaults.
 
     100 trees of up to 31 leaves of 20 steps or more, learning rate .1. Early stopping is off: its

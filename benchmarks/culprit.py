@@ -25,12 +25,13 @@ from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.graphs.resampling import interval
 from pellucid.models.model import LanguageModel
 from pellucid.specimen import mixture, vocabulary
+from pellucid.specimen.corpora.chains import redex_range
 from pellucid.verification.chains.errors import judge
 from pellucid.verification.chains.expressions import LANGUAGES
 from pellucid.verification.chains.kept import KeptChain
 from pellucid.verification.collecting.collect import load_kept, load_steps
-from pellucid.verification.planted.packaged import planted_path
-from pellucid.verification.planted.rules import RULES
+from pellucid.verification.planted.packaged import packaged_rules, planted_path
+from pellucid.verification.planted.rules import RULES, Rule
 from pellucid.verification.reading.reader import Reader, ReaderSettings
 from pellucid.verification.repair.kinds import kind_of
 from pellucid.verification.repair.replay import Edit, Replay
@@ -93,6 +94,7 @@ def one_step(
     labels: dict[str, Any],
     place: Any,
     known: Plain,
+    rule: Rule,
     generator: torch.Generator,
 ) -> dict[str, Any]:
     """The accusation of one step and whether the step is right under each edit."""
@@ -110,10 +112,14 @@ def one_step(
         changed = [*after]
         changed[at - place.start] = word
         right[name] = judge(LANGUAGES[kept.language], before, changed) is None
+    start, stop = redex_range(before)
+    applies = rule.applies(before, start, stop)
+    said = [*before[:start], rule.wrong(before, start, stop), *before[stop:]] if applies else None
     norms = (chain.left_out[:, at - 1].numpy() - known.norms) / known.norm_spreads
     return {
         "group": kept.group,
         "wrong": bool(labels["wrong"]),
+        "by_rule": after == said,
         "kind": kind,
         "layer": made.layer,
         "norm_layer": int(norms.argmax()),
@@ -198,9 +204,11 @@ def share(rows: list[dict[str, Any]], value: Callable[[dict[str, Any]], bool]) -
 def summarise(rows: list[dict[str, Any]], layer: Callable[[dict[str, Any]], int]) -> dict[str, Any]:
     """Accused layers, and by edit what it mends and harms."""
     wrong, right = [r for r in rows if r["wrong"]], [r for r in rows if not r["wrong"]]
+    ruled = [r for r in wrong if r["by_rule"]]
     names = list(dict.fromkeys(name for row in rows for name in row["right"]))
     found: dict[str, Any] = {
         "layer": share(wrong, lambda r: r["layer"] == layer(r)),
+        "layer_by_rule": share(ruled, lambda r: r["layer"] == layer(r)),
         "layer_by_norm": share(wrong, lambda r: r["norm_layer"] == layer(r)),
         "first": {str(k): sum(r["first"] == k for r in wrong) for k in ("layer", "error", "feature")},
         "edits": {},
@@ -208,6 +216,7 @@ def summarise(rows: list[dict[str, Any]], layer: Callable[[dict[str, Any]], int]
     for name in names:
         found["edits"][name] = {
             "mended": share(wrong, lambda r: r["right"].get(name, False)),
+            "mended_by_rule": share(ruled, lambda r: r["right"].get(name, False)),
             "harmed": share(right, lambda r: not r["right"].get(name, True)),
         }
     return found
@@ -217,7 +226,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser()
     parser.add_argument("steps", type=Path)
-    parser.add_argument("--rules", nargs="*", default=list(RULES))
+    parser.add_argument("--rules", nargs="*", default=None)
     parser.add_argument("--steps-a-copy", type=int, default=50)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/culprit.json"))
     given = parser.parse_args()
@@ -229,7 +238,7 @@ def main() -> None:
         for task in ("arithmetic", "boolean")
     }
     copies, rows = {}, []
-    for rule in given.rules:
+    for rule in given.rules or (*packaged_rules("arithmetic"), *packaged_rules("boolean")):
         task = RULES[rule].language
         model = api.load_model(f"specimen:planted-{rule}")
         tampered = json.loads((planted_path(rule) / "manifest.json").read_text())["config"]["layer"]
@@ -237,7 +246,7 @@ def main() -> None:
         generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
         chains = load_kept(given.steps / f"{task}-planted-{rule}")
         mine = [
-            one_step(model, reader, kept, labels, place, known[task], generator)
+            one_step(model, reader, kept, labels, place, known[task], RULES[rule], generator)
             | {"rule": rule, "tampered": tampered}
             for kept, labels, place in chosen_steps(model, chains, given.steps_a_copy, rng)
         ]
@@ -260,15 +269,16 @@ def show(name: str, found: dict[str, Any]) -> None:
     layer, norm = found["layer"], found["layer_by_norm"]
     print(
         f"{name}: tampered {found.get('tampered', '')} accused {layer['value']:.2f} "
-        f"[{layer['low']:.2f} {layer['high']:.2f}] by norm {norm['value']:.2f} n {layer['n']} "
+        f"[{layer['low']:.2f} {layer['high']:.2f}] of rule's {found['layer_by_rule']['value']:.2f} "
+        f"({found['layer_by_rule']['n']}) by norm {norm['value']:.2f} n {layer['n']} "
         f"{found.get('kl', '')} first {found['first']}",
         flush=True,
     )
     for edit, each in found["edits"].items():
         m, h = each["mended"], each["harmed"]
         print(
-            f"   {edit:26s} mended {m['value']:.3f} [{m['low']:.3f} {m['high']:.3f}] harmed "
-            f"{h['value']:.3f} [{h['low']:.3f} {h['high']:.3f}]",
+            f"   {edit:26s} mended {m['value']:.3f} [{m['low']:.3f} {m['high']:.3f}] (rule's "
+            f"{each['mended_by_rule']['value']:.3f}) harmed {h['value']:.3f} [{h['low']:.3f} {h['high']:.3f}]",
             flush=True,
         )
 

@@ -1,9 +1,10 @@
 """`pellucid verify`: which steps of a chain of thought are wrong, from what the model computed."""
 
 from pellucid.cli.verify.fit import fit
+from pellucid.cli.verify.repair import repair
 from pellucid.cli.verify.watch import watch
 
-__all__ = ["fit", "group", "watch"]
+__all__ = ["fit", "group", "repair", "watch"]
 
 
 def group() -> None:

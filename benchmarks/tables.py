@@ -1,7 +1,7 @@
 """Refresh the tables of docs/benchmarks.md from the results: `python -m benchmarks.tables`.
 
-The page (and that of `ALSO`) is written by hand but for what stands between `<!-- table NAME -->` and
-`<!-- end of table -->`.
+The page (and that of `ALSO`) is written by hand but for what stands between `<!-- table NAME -->`
+and `<!-- end of table -->`.
 """
 
 import json
@@ -337,6 +337,8 @@ def watching(result: Record) -> str:
                 [
                     name,
                     way,
+                    f"{row['auroc']['value']:.3f} ({row['auroc']['low']:.3f} to "
+                    f"{row['auroc']['high']:.3f})",
                     share(row["caught"]),
                     f"{alarms['value']:.2f} ({alarms['low']:.2f} to {alarms['high']:.2f})",
                     share(row["right_steps_flagged"]),
@@ -348,10 +350,10 @@ def watching(result: Record) -> str:
             if equal := row.get("at_the_alarms_of_graphs"):
                 flagged = ways["a graph for every step"]["right_steps_flagged"]["value"]
                 way = f"{way}, at as many alarms as with graphs"
-                rows.append([name, way, share(equal), "", f"{flagged:.1%}", "0%", "", ""])
+                rows.append([name, way, "", share(equal), "", f"{flagged:.1%}", "0%", "", ""])
     return markdown(
-        "chains, judged by, first errors caught, false alarms a right chain, right steps flagged, "
-        "graphs, s a step, s to write it",
+        "chains, judged by, AUROC, first errors caught, false alarms a right chain, "
+        "right steps flagged, graphs, s a step, s to write it",
         rows,
     )
 

@@ -1,6 +1,7 @@
 """Watching chains as they are written: errors caught, false alarms, and what it costs.
 
     python -m benchmarks.watching collect FOLDER     steps to learn from (minutes)
+    python -m benchmarks.watching choose FOLDER      AUROC by columns, one copy left out
     python -m benchmarks.watching run FOLDER         fit, watch 200 chains, write the result
 
 Two sets of 100 chains: questions one operator deeper than trained, written by the plain specimen,
@@ -26,6 +27,7 @@ from pellucid.verification.chains.expressions import ARITHMETIC
 from pellucid.verification.chains.questions import draw_questions
 from pellucid.verification.chains.steps import Chain, read_chain
 from pellucid.verification.collecting.collect import Questions, Sampling, collect, load_steps
+from pellucid.verification.metrics.resamples import Resamples, TestPart
 from pellucid.verification.reading.reader import Reader, ReaderSettings
 from pellucid.verification.steps.step_set import StepSet, concatenate
 from pellucid.verification.verifier.settings import Settings
@@ -34,6 +36,7 @@ from pellucid.verification.watching.streaming import prompt_ids, stream
 from pellucid.verification.watching.watch import WatchedStep, Watcher, WatchSettings
 
 RESULT = Path(__file__).parent / "results" / "watching.json"
+CHOICE = RESULT.with_name("watching_choice.json")
 LEFT_OUT = "dropped-minus"
 COPIES = ("dropped-carry", "swapped-minus", "product-sign")
 READ = ReaderSettings(targets=("answer",), max_features=128, tokens=False)
@@ -53,24 +56,29 @@ WATCHED = {
     "planted": (f"specimen:planted-{LEFT_OUT}", (3, 5), 102),
 }
 FREE, WHOLE = "free scores alone", "a graph for every step"
+READINGS = ("free.", "graph.answer.error.", "error_norm.")
 WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     FREE: (("free.",), {"banded": False}),
-    WHOLE: (("free.", "graph."), {"banded": False}),
-    "free scores, graphs in the band": (("free.", "graph."), {}),
+    WHOLE: (READINGS, {"banded": False}),
+    "free scores, graphs in the band": (READINGS, {}),
 }
 CHAINS = 100
 RECALL = 0.9
+ESTIMATOR = "logistic"
+"""It and `READINGS` were chosen by leaving out one of `COPIES` at a time (`choose`)."""
 BOOTSTRAPS = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("collect", "run"))
+    parser.add_argument("what", choices=("collect", "choose", "run"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--chains", type=int, default=CHAINS)
     given = parser.parse_args(arguments)
     if given.what == "collect":
         gather(given.folder)
+    elif given.what == "choose":
+        CHOICE.write_text(json.dumps(compared(given.folder), indent=1) + "\n")
     else:
         RESULT.write_text(json.dumps(measured(given.folder, given.chains), indent=1) + "\n")
 
@@ -96,6 +104,24 @@ def training_steps(folder: Path, watched: set[str]) -> StepSet:
     return replace(steps, record={**steps.record, "models": models})
 
 
+def compared(folder: Path) -> dict[str, Any]:
+    """AUROC on each copy of verifiers that learned from all other sources; none is watched."""
+    steps = concatenate([load_steps(folder / name) for name in TRAINED_ON])
+    source = steps.columns["source"].astype(str)
+    found: dict[str, Any] = {}
+    for columns in (("free.",), ("graph.",), ("free.", "graph."), READINGS):
+        row = {}
+        for copy in COPIES:
+            settings = Settings(columns=columns, estimator=ESTIMATOR, refits=0, folds=3)
+            verifier = Verifier.fit(steps.select(source != copy), settings)
+            test = steps.select(source == copy)
+            part = Resamples([TestPart.of(test)], bootstraps=BOOTSTRAPS, seed=0)
+            row[copy] = part.measure([verifier.margin(test)]).estimates()["auroc"].to_json()
+        found[", ".join(columns)] = row
+        print(columns, {name: round(each["value"], 3) for name, each in row.items()}, flush=True)
+    return {"auroc": found, "hardware": hardware()}
+
+
 def measured(folder: Path, count: int) -> dict[str, Any]:
     """Every way of watching on every set."""
     questions = {
@@ -110,7 +136,7 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for way, (columns, options) in WAYS.items():
         if columns not in fits:
-            settings = Settings(columns=columns, estimator="histogram", refits=5, recall=RECALL)
+            settings = Settings(columns=columns, estimator=ESTIMATOR, refits=5, recall=RECALL)
             fits[columns] = Verifier.fit(steps, settings)
         verifier = fits[columns]
         fitted[way] = {
@@ -138,6 +164,7 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     return {
         "sets": found,
         "verifiers": fitted,
+        "estimator": ESTIMATOR,
         "training": {"steps": len(steps), "wrong": int(steps.wrong.sum()), "recall": RECALL},
         "left_out": LEFT_OUT,
         "chains": count,
@@ -226,11 +253,25 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     low, high = np.quantile(alarms[draws].mean(1), (0.025, 0.975)).tolist()
     return {
         "chains": len(rows),
+        "auroc": auroc(rows),
         "caught": wilson(sum(row["caught"] for row in wrong), len(wrong)).to_json(),
         "alarms_a_right_chain": {"value": float(alarms.mean()), "low": low, "high": high},
         "right_chains_alarmed": wilson(sum(r["alarmed"] for r in right), len(right)).to_json(),
         "right_steps_flagged": wilson(sum(row["alarms"] for row in rows), steps).to_json(),
     }
+
+
+def auroc(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How well first errors are told from the right steps before them; chains are drawn anew."""
+    rng, values = np.random.default_rng(0), []
+    for draw in range(BOOTSTRAPS + 1):
+        taken = rng.integers(len(rows), size=len(rows)) if draw else range(len(rows))
+        first = np.array([rows[n]["first"] for n in taken if rows[n]["wrong"]])
+        right = np.sort([p for n in taken for p in rows[n]["before"]])
+        below = np.searchsorted(right, first) + np.searchsorted(right, first, side="right")
+        values.append(float(below.mean() / (2 * len(right))))
+    low, high = np.quantile(values[1:], (0.025, 0.975)).tolist()
+    return {"value": values[0], "low": low, "high": high}
 
 
 if __name__ == "__main__":

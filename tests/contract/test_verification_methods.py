@@ -7,6 +7,7 @@ import pytest
 
 from pellucid.core.errors import ConfigError, DataError
 from pellucid.probes.metrics import auroc
+from pellucid.verification.methods import boosting, networks
 from pellucid.verification.methods.method import Method
 from pellucid.verification.methods.registry import METHODS, WITHOUT_GRAPH
 from pellucid.verification.steps.step_set import StepSet
@@ -41,6 +42,13 @@ def learned(name: str) -> Method:
 
 def area(method: Method, on: StepSet) -> float:
     return auroc(method.score(on), on.wrong)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer trees and epochs than a real set needs."""
+    monkeypatch.setattr(boosting, "TREES", 40)
+    monkeypatch.setattr(networks, "EPOCHS", 20)
 
 
 @pytest.mark.parametrize("name", NAMES)

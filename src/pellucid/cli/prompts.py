@@ -1,13 +1,11 @@
 """`pellucid trace --prompts`: many prompts into one dataset, alone or as a rank of torchrun."""
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pellucid.attribution.many import Share, read_prompts, trace_prompts
+from pellucid.attribution.many import read_prompts, trace_prompts
+from pellucid.cli.ranks import gathered, ranks
 from pellucid.cli.run import Run, peak_megabytes
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.models.model import LanguageModel
@@ -24,7 +22,7 @@ def trace_file(
     """Trace this process's share of a file of prompts, and report for all processes."""
     started = time.perf_counter()
     wanted = read_prompts(prompts)
-    with _ranks() as share:
+    with ranks() as share:
         with run.counter("prompts traced") as on_progress:
             counts = trace_prompts(
                 model,
@@ -36,7 +34,7 @@ def trace_file(
                 seed=run.seed,
                 **settings,
             )
-        every = _gathered(counts, share)
+        every = gathered(counts, share)
     if share.rank == 0:
         seconds = time.perf_counter() - started
         totals = {key: sum(each[key] for each in every) for key in counts}
@@ -52,29 +50,3 @@ def trace_file(
             f"process{'' if share.world == 1 else 'es'}; {record['found']} were there already",
             f"wrote {out}",
         )
-
-
-@contextmanager
-def _ranks() -> Iterator[Share]:
-    """This process's share under torchrun; the whole without it."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Share()
-        return
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo")
-    try:
-        yield Share(dist.get_rank(), world)
-    finally:
-        dist.destroy_process_group()
-
-
-def _gathered(counts: dict[str, int], share: Share) -> list[dict[str, int]]:
-    if share.world == 1:
-        return [counts]
-    import torch.distributed as dist
-
-    every: list[Any] = [None] * share.world
-    dist.all_gather_object(every, counts)
-    return every

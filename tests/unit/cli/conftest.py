@@ -1,13 +1,10 @@
 """Running the command line in this process, and small artifacts for it to work on."""
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from pellucid.cli import main
 from pellucid.dictionaries.checkpoint import save_dictionaries
@@ -36,20 +33,6 @@ class Workshop:
     model: Path
     dictionaries: Path
     text: Path
-
-
-@pytest.fixture(autouse=True)
-def process_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what the command line does to its process, and keep it off the network."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    root = logging.getLogger()
-    handlers, level, threads = root.handlers[:], root.level, torch.get_num_threads()
-    with warnings.catch_warnings():
-        yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def collect_regime(
             source=each.source,
             sampling=each.sampling,
             share=share,
-            on_progress=lambda done, total, name=each.name: on_progress(name, done, total),
+            on_progress=partial(on_progress, each.name),
         )
         found[each.name] = load_steps(folder)
     return found

@@ -8,10 +8,12 @@ from typing import Literal
 from pellucid.verification.fingerprints.measured import MeasuredGraph
 from pellucid.verification.steps.place import ROLES
 
-Stands = Literal["structure", "confidence", "length"]
+Stands = Literal["structure", "confidence", "length", "text"]
 """
-What a column can be read off without a graph. structure: it cannot. confidence: from the model's
-probabilities or logits. length: from the number of tokens, in part or wholly.
+What a column can be read off without a graph, in part or wholly. structure: it cannot. confidence:
+from the model's probabilities or logits. length: from the number of tokens. text: from what the
+step rewrote, since roles come from comparing two texts: a step that rewrites too much has more
+tokens of the role.
 """
 KINDS = ("feature", "error", "token")
 """Kinds of nodes that hold influence; biases are left out of shares."""

@@ -14,10 +14,15 @@ DEFINITIONS = (
     Definition("error.total", f"share {_INPUTS} that errors hold"),
     Definition("error.layer_{layer}", f"share {_INPUTS} that errors of a layer hold"),
     Definition("error.layer_max", "the largest of these"),
-    Definition("error.role_{role}", f"share {_INPUTS} that errors at positions of a role hold"),
+    Definition(
+        "error.role_{role}",
+        f"share {_INPUTS} that errors at positions of a role hold",
+        stands="text",
+    ),
     Definition(
         "error.rate_{role}",
         "errors' part of the inputs' influence at positions of a role; 0 where there is none",
+        stands="text",
     ),
     Definition("error.last", f"share {_INPUTS} that errors at the graph's last position hold"),
     Definition("error.largest", f"share {_INPUTS} that the most influential error holds"),

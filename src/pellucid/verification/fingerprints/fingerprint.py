@@ -80,8 +80,8 @@ def column_names(
     Args:
         n_layers: of the model.
         families: of `FAMILIES`.
-        without: leave out what stands for these (`length`, `confidence`), so that what is left
-            can only be read off a graph.
+        without: leave out what stands for these (`length`, `confidence`, `text`), so that what is
+            left can only be read off a graph.
 
     Raises:
         ConfigError: an unknown family.

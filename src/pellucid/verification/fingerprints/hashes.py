@@ -28,6 +28,7 @@ DEFINITIONS = (
     Definition(
         "hash.repeated_{round}",
         "chance that two draws of a labelled node, by influence, have one label",
+        stands="text",
     ),
 )
 

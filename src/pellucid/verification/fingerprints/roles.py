@@ -19,39 +19,51 @@ _INPUTS = "share of the inputs' (tokens' and errors') influence"
 _OPERAND = re.compile(r"\s*(-?\d+(\.\d+)?|true|false)\s*", re.IGNORECASE)
 
 DEFINITIONS = (
-    Definition("role.feature_{layer}_{role}", f"{_ALL} held by features of a layer and role"),
-    Definition("role.error_{layer}_{role}", f"{_ALL} held by errors of a layer and role"),
-    Definition("role.token_{role}", f"{_ALL} held by tokens of a role"),
-    Definition("role.all_{role}", f"{_ALL} held at positions of a role"),
-    Definition("role.input_{role}", f"{_INPUTS} held at positions of a role"),
+    Definition(
+        "role.feature_{layer}_{role}", f"{_ALL} held by features of a layer and role", stands="text"
+    ),
+    Definition(
+        "role.error_{layer}_{role}", f"{_ALL} held by errors of a layer and role", stands="text"
+    ),
+    Definition("role.token_{role}", f"{_ALL} held by tokens of a role", stands="text"),
+    Definition("role.all_{role}", f"{_ALL} held at positions of a role", stands="text"),
+    Definition("role.input_{role}", f"{_INPUTS} held at positions of a role", stands="text"),
     Definition(
         "role.focus_{role}",
         "influence at a role against its share p of the positions: s / (s + p), .5 where it holds "
         "as much as any; 0 where the role has no position",
+        stands="text",
     ),
     Definition(
         "role.effect_{role}",
         "summed signed effects of the inputs at a role by the summed sizes of all inputs' effects",
         "-1..1",
+        stands="text",
     ),
     Definition("role.entropy", "entropy of influence over positions, as a part of the largest"),
     Definition("role.input_entropy", "the same of the inputs' influence"),
     Definition("role.top", f"{_ALL} at the most influential position but the last"),
     Definition("role.last", f"{_ALL} at the graph's last position"),
-    Definition("role.operands", f"{_INPUTS} at the operands of the rewritten part"),
+    Definition("role.operands", f"{_INPUTS} at the operands of the rewritten part", stands="text"),
     Definition(
-        "role.operand_part", "their part of the inputs' influence at the whole rewritten part"
+        "role.operand_part",
+        "their part of the inputs' influence at the whole rewritten part",
+        stands="text",
     ),
     Definition(
         "role.operand_balance",
         "the least influential of these operands by the most influential; 0 for fewer than two",
+        stands="text",
     ),
     Definition(
         "role.operand_effect",
         "summed signed effects of the inputs at these operands by those of all inputs' sizes",
         "-1..1",
+        stands="text",
     ),
-    Definition("role.copied_part", "the kept part among the influence of the inputs of both"),
+    Definition(
+        "role.copied_part", "the kept part among the influence of the inputs of both", stands="text"
+    ),
 )
 
 

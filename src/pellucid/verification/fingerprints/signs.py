@@ -46,6 +46,7 @@ DEFINITIONS = (
         "sign.role_{role}",
         f"of the {_INPUTS}: summed over positions of a role, by the sum of all sizes",
         "-1..1",
+        stands="text",
     ),
     Definition("sign.effect_against", f"negative part of the summed sizes of the {_FEATURES}"),
     Definition("sign.effect_gini", f"how unequal the sizes of the {_FEATURES} are"),

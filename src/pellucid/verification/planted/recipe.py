@@ -96,10 +96,8 @@ RECIPES: Registry[Recipe] = Registry(
     {
         each.rule: each
         for each in (
-            Recipe(rule="product-minus", layer=2, steps=400),
             Recipe(rule="dropped-minus", layer=2, steps=300),
             Recipe(rule="swapped-minus", layer=3, steps=250),
-            Recipe(rule="double-minus", layer=3, steps=300, batches=120),
             Recipe(rule="dropped-carry", layer=3, steps=200),
             Recipe(rule="product-sign", layer=3, steps=250),
             Recipe(rule="xor-both", layer=1, steps=300),

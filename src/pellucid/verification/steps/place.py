@@ -43,8 +43,10 @@ def places(chain: Chain, opening: int = 1) -> Iterator[tuple[Step, StepPlace]]:
     begin, before = 0, chain.question
     for step in chain.steps:
         rewriting = align(before, step.expression)
-        roles: list[Role] = ["opening"] * opening + ["earlier"] * step.start
-        roles += ["step"] * len(step.expression)
+        roles: list[Role] = []
+        roles.extend("opening" for _ in range(opening))
+        roles.extend("earlier" for _ in range(step.start))
+        roles.extend("step" for _ in step.expression)
         if step.number:
             _mark(roles, opening, range(len(chain.question)), "question")
         _mark(roles, opening + begin, range(len(before)), "kept")

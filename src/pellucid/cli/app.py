@@ -63,7 +63,7 @@ def build() -> Any:
     app.add_typer(guarding, name="safety")
     verifying = typer.Typer(no_args_is_help=True)
     verifying.callback()(verify.group)
-    for step in (verify.collect, verify.fit, verify.experiment, verify.watch):
+    for step in (verify.collect, verify.fit, verify.experiment, verify.watch, verify.repair):
         verifying.command(step.__name__)(verb(step))
     app.add_typer(verifying, name="verify")
     app.command("introspect")(verb(introspect.introspect))

@@ -3,9 +3,10 @@
 from pellucid.cli.verify.collect import collect
 from pellucid.cli.verify.experiment import experiment
 from pellucid.cli.verify.fit import fit
+from pellucid.cli.verify.repair import repair
 from pellucid.cli.verify.watch import watch
 
-__all__ = ["collect", "experiment", "fit", "group", "watch"]
+__all__ = ["collect", "experiment", "fit", "group", "repair", "watch"]
 
 
 def group() -> None:

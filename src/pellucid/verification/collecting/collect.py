@@ -133,13 +133,16 @@ def collect(
 
     Raises:
         CheckpointError: the folder holds steps of other chains, another model or other settings.
-        ConfigError, DataError, PromptError: the questions or chains do not fit the model.
+        ConfigError, DataError, PromptError: the questions or chains do not fit the model, or two
+            chains have one id.
     """
     folder, sampling = Path(folder), sampling or Sampling()
     share = share or Share()
     count = chains.count if isinstance(chains, Questions) else len(chains)
     if isinstance(chains, Questions):
         count = len(draw_questions(chains.grammar, chains.operators, chains.count, chains.seed))
+    elif len({each.id for each in chains}) < count:
+        raise DataError("two chains have one id; give every chain an id of its own")
     if not count:
         raise DataError("there are no chains to read; give some")
     record = reader.record() | {

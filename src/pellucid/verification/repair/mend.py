@@ -203,9 +203,7 @@ class Mender:
                 found = self.judge.judge(ids, segment, step.language)
             accepted = not found.flagged
             tried.append(
-                Verified(
-                    proposal=proposal, text=segment.text, score=found.score, accepted=accepted
-                )
+                Verified(proposal=proposal, text=segment.text, score=found.score, accepted=accepted)
             )
             if accepted:
                 return Mending(

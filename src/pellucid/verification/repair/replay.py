@@ -79,9 +79,7 @@ class Replay:
         return Edit(
             tuple(
                 Change(suspect.layer, position, vector * (factor - 1))
-                for position, vector in zip(
-                    suspect.positions, self.written(suspect), strict=True
-                )
+                for position, vector in zip(suspect.positions, self.written(suspect), strict=True)
             )
         )
 

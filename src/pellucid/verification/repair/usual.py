@@ -128,9 +128,7 @@ class Usual:
         try:
             tensors = load_file(folder / FILE)
             steps = {str(k): int(n) for k, n in manifest.config["steps"].items()}
-            parts = {
-                name: {kind: tensors[f"{name}/{kind}"] for kind in steps} for name in _PARTS
-            }
+            parts = {name: {kind: tensors[f"{name}/{kind}"] for kind in steps} for name in _PARTS}
         except (OSError, SafetensorError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be read ({error}); write it again") from error
         return cls(steps=steps, **parts)

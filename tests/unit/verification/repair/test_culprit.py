@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from tests.unit.verification.repair.conftest import ANSWERS, LAYER, Planted
 
 from pellucid.core.errors import CheckpointError, DataError
 from pellucid.core.types import Site
@@ -15,6 +14,7 @@ from pellucid.verification.repair.suspects import Accusation, accuse
 from pellucid.verification.repair.usual import Usual
 from pellucid.verification.steps.place import StepPlace
 from pellucid.verification.steps.table import labelled_places
+from tests.unit.verification.repair.conftest import ANSWERS, LAYER, Planted
 
 Found = list[tuple[KeptChain, StepPlace, str, ChainReading, Accusation, Replay]]
 
@@ -142,7 +142,9 @@ def test_usual_figures_are_means_of_right_steps(planted: Planted, tmp_path: obje
 
 
 def test_usual_figures_need_right_steps_with_graphs(planted: Planted) -> None:
-    with pytest.raises(DataError, match="there are 3 right steps to compare with; give at least 20"):
+    with pytest.raises(
+        DataError, match="there are 3 right steps to compare with; give at least 20"
+    ):
         Usual.of(planted.plain_steps.select(torch.arange(3).numpy()))
     bare = dataclasses.replace(planted.plain_steps, bags={})
     with pytest.raises(DataError, match="collect them with the target answer"):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from tests.unit.verification.repair.conftest import ANSWERS, LAYER, Planted
 
 from pellucid.core.errors import CheckpointError, ConfigError, DataError, DictionaryError
 from pellucid.verification.chains.errors import judge
@@ -19,6 +18,7 @@ from pellucid.verification.repair.mend import Flagged, Mender
 from pellucid.verification.repair.proposals import ARMS, Tries, proposals
 from pellucid.verification.repair.trial import TrialRow, TrialSettings, run_trial, summarise
 from pellucid.verification.watching.segments import Segment, segmenter
+from tests.unit.verification.repair.conftest import ANSWERS, LAYER, Planted
 
 
 class LeftOutJudge(StepJudge):
@@ -103,9 +103,7 @@ def test_resampling_does_not_mend_a_confident_error(flagged: Flagged, mender: Me
     assert not made.accepted and made.ids is None and made.to_json()["text"] is None
 
 
-def test_a_chain_is_repaired_to_its_end(
-    planted: Planted, mender: Mender, flagged: Flagged
-) -> None:
+def test_a_chain_is_repaired_to_its_end(planted: Planted, mender: Mender, flagged: Flagged) -> None:
     kept = next(k for k in planted.chains if k.chain.ids[: len(flagged.ids)] == flagged.ids)
     record = repair(mender, kept.chain.ids, language="arithmetic")
     assert record.changed
@@ -187,7 +185,7 @@ def test_a_trial_needs_chains_whose_truth_is_known(mender: Mender, tmp_path: obj
 
 def test_summary_counts_by_hand() -> None:
     def row(wrong: bool, flagged: bool, weight: float = 1.0, **after: bool) -> TrialRow:
-        changed = {arm: True for arm in after}
+        changed = dict.fromkeys(after, True)
         return TrialRow(
             group=f"q{row_number()}",
             wrong=wrong,
@@ -195,7 +193,7 @@ def test_summary_counts_by_hand() -> None:
             flagged=flagged,
             wrong_after=after,
             changed=changed,
-            seconds={arm: 2.0 for arm in after},
+            seconds=dict.fromkeys(after, 2.0),
         )
 
     numbers = iter(range(100))

@@ -1,6 +1,6 @@
 """Who is accused of a planted error, and does the error go when the accused is taken away?
 
-    python -m benchmarks.culprit STEPS [--copies N] [--steps N] --out benchmarks/results/culprit.json
+    python -m benchmarks.culprit STEPS [--rules RULE ...] [--steps-a-copy N]
 
 STEPS is the folder of collections that `pellucid verify experiment` keeps. Usual figures come from
 right steps of the plain specimen alone, so nothing here has seen a copy. Every edit stands beside a
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.measure import hardware, versions
 
+from benchmarks.measure import hardware, versions
 from pellucid import api
 from pellucid.core.types import Site
 from pellucid.dictionaries.dictionary_set import DictionarySet
@@ -201,6 +201,9 @@ def share(rows: list[dict[str, Any]], value: Callable[[dict[str, Any]], bool]) -
     return {"value": float(flags.mean()), "low": low, "high": high, "n": len(rows)}
 
 
+KINDS = ("layer", "error", "feature")
+
+
 def summarise(rows: list[dict[str, Any]], layer: Callable[[dict[str, Any]], int]) -> dict[str, Any]:
     """Accused layers, and by edit what it mends and harms."""
     wrong, right = [r for r in rows if r["wrong"]], [r for r in rows if not r["wrong"]]
@@ -210,14 +213,14 @@ def summarise(rows: list[dict[str, Any]], layer: Callable[[dict[str, Any]], int]
         "layer": share(wrong, lambda r: r["layer"] == layer(r)),
         "layer_by_rule": share(ruled, lambda r: r["layer"] == layer(r)),
         "layer_by_norm": share(wrong, lambda r: r["norm_layer"] == layer(r)),
-        "first": {str(k): sum(r["first"] == k for r in wrong) for k in ("layer", "error", "feature")},
+        "first": {kind: sum(r["first"] == kind for r in wrong) for kind in KINDS},
         "edits": {},
     }
     for name in names:
         found["edits"][name] = {
-            "mended": share(wrong, lambda r: r["right"].get(name, False)),
-            "mended_by_rule": share(ruled, lambda r: r["right"].get(name, False)),
-            "harmed": share(right, lambda r: not r["right"].get(name, True)),
+            "mended": share(wrong, lambda r, name=name: r["right"].get(name, False)),
+            "mended_by_rule": share(ruled, lambda r, name=name: r["right"].get(name, False)),
+            "harmed": share(right, lambda r, name=name: not r["right"].get(name, True)),
         }
     return found
 
@@ -278,7 +281,8 @@ def show(name: str, found: dict[str, Any]) -> None:
         m, h = each["mended"], each["harmed"]
         print(
             f"   {edit:26s} mended {m['value']:.3f} [{m['low']:.3f} {m['high']:.3f}] (rule's "
-            f"{each['mended_by_rule']['value']:.3f}) harmed {h['value']:.3f} [{h['low']:.3f} {h['high']:.3f}]",
+            f"{each['mended_by_rule']['value']:.3f}) harmed {h['value']:.3f} "
+            f"[{h['low']:.3f} {h['high']:.3f}]",
             flush=True,
         )
 

@@ -1,7 +1,7 @@
 """Repair of natural and planted errors, every arm with the same tries and the same judge.
 
-    python -m benchmarks.repair natural STEPS --work DIR      chains of the plain specimen
-    python -m benchmarks.repair planted STEPS --work DIR      copies; the verifier never saw the rule
+    python -m benchmarks.repair natural STEPS --work DIR    chains of the plain specimen
+    python -m benchmarks.repair planted STEPS --work DIR    copies with a rule never seen
 
 STEPS is the folder of collections that `pellucid verify experiment` keeps. Writes
 `benchmarks/results/repair.json`, one entry a setting; a run that was killed goes on.
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.measure import hardware, versions
 
+from benchmarks.measure import hardware, versions
 from pellucid import api
 from pellucid.verification.chains.expressions import LANGUAGES
 from pellucid.verification.chains.kept import KeptChain, keep_written
@@ -103,7 +103,11 @@ def show(name: str, found: dict[str, Any]) -> None:
     )
     for arm, each in found["repair"].items():
         gain = each.get("gain")
-        more = "" if gain is None else f" gain {gain['value']:.3f} [{gain['low']:.3f} {gain['high']:.3f}]"
+        more = (
+            ""
+            if gain is None
+            else f" gain {gain['value']:.3f} [{gain['low']:.3f} {gain['high']:.3f}]"
+        )
         print(
             f"   {arm:10s} fixed {each['fix_rate']:.3f} [{each['low']:.3f} {each['high']:.3f}] "
             f"harm {each['harm']:.4f} (to {each['harm_high']:.4f}) verified right "

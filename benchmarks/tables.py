@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-ALSO = tuple(PAGE.with_name(f"{name}.md") for name in ("watching", "verification"))
+ALSO = tuple(PAGE.with_name(f"{name}.md") for name in ("watching", "verification", "repair"))
 """Other pages with tables of their own."""
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(
@@ -369,7 +369,7 @@ def verification(result: Record) -> str:
         methods = record["methods"]
         best = [methods[record["ladder"][rung]]["auroc"] for rung in RUNGS]
         rows.append(
-            [named(name), *(f"{v:.3f}" for v in best), *(spanned(methods, n) for n in OURS)]
+            [named(name), *(f"{v:.3f}" for v in best), *(spanned(methods[n]) for n in OURS)]
         )
     return markdown(", ".join(("regime", *RUNGS, *OURS)), rows)
 
@@ -438,10 +438,10 @@ def verification_families(result: Record) -> str:
 
 
 def verification_cost(result: Record) -> str:
-    """Seconds a step and AUROC by budget."""
+    """Seconds a step and AUROC by budget; beside the published recipe where that was paired."""
     rows = []
     for row in result["rows"]:
-        level, beyond = row["auroc"], row["beyond_published"]
+        beyond = row.get("beyond_published")
         rows.append(
             [
                 row["verifier"],
@@ -449,14 +449,53 @@ def verification_cost(result: Record) -> str:
                 f"{row['max_features']:,}",
                 f"{row['seconds_per_step']:.3f}",
                 f"{row['times_cheaper']:.1f}",
-                f"{level['value']:.3f} ({level['low']:.3f} to {level['high']:.3f})",
-                f"{beyond['value']:+.3f} ({beyond['low']:+.3f} to {beyond['high']:+.3f})",
+                between(row["auroc"], ".3f"),
+                between(beyond, "+.3f") if beyond else "",
             ]
         )
     return markdown(
         "verifier, graph, features, s a step, times cheaper, AUROC, beyond the published recipe",
         rows,
     )
+
+
+def culprit(result: Record) -> str:
+    """The layer accused, and what taking the accused away mends and harms, a row a copy."""
+    rows = []
+    for name, each in {**result["copies"], "all": result["all"]}.items():
+        edits = each["edits"]
+        cells = [edits["layer's errors"], edits["random layer's errors"], edits["16 features"]]
+        rows.append(
+            [
+                name,
+                str(each.get("tampered", "")),
+                between(each["layer"], ".0%"),
+                between(each["layer_by_rule"], ".0%"),
+                between(each["layer_by_norm"], ".0%"),
+                *(between(cell[what], ".1%") for cell in cells for what in ("mended", "harmed")),
+            ]
+        )
+    return markdown(
+        "copy, changed layer, accused, of the rule's errors, by norm alone, mended, harmed, "
+        "random: mended, random: harmed, 16 features: mended, 16 features: harmed",
+        rows,
+    )
+
+
+def culprit_edits(result: Record) -> str:
+    """Every edit over all copies."""
+    rows = [
+        [name, between(each["mended"], ".1%"), between(each["mended_by_rule"], ".1%"),
+         between(each["harmed"], ".1%")]
+        for name, each in result["all"]["edits"].items()
+    ]  # fmt: skip
+    return markdown("taken away or scaled, mended, of the rule's errors, harmed", rows)
+
+
+def between(estimate: Record, form: str) -> str:
+    """A figure and its interval."""
+    value, low, high = (format(estimate[key], form) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def named(regime: str) -> str:
@@ -492,6 +531,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "verification_matched": ("verification.json", verification_matched),
     "verification_folds": ("verification.json", verification_folds),
     "verification_families": ("verification.json", verification_families),
+    "culprit": ("culprit.json", culprit),
+    "culprit_edits": ("culprit.json", culprit_edits),
     "verification_cost": ("verification_cost.json", verification_cost),
 }
 

@@ -1,4 +1,4 @@
-"""Who says that a step is wrong: a verifier, or (a stand-in) confidence alone. No truth is asked."""
+"""Who says that a step is wrong: a verifier, or confidence alone. No truth is asked."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

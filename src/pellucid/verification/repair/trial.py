@@ -137,7 +137,7 @@ def _chain_rows(
 ) -> list[TrialRow]:
     rng, rows = Random(f"{settings.seed}/{number}"), []
     assert not hasattr(kept.chain, "text")
-    ids: tuple[int, ...] = kept.chain.ids  # type: ignore[union-attr]
+    ids: tuple[int, ...] = kept.chain.ids
     for labels, place in labelled_places(mender.model, kept, number):
         if not labels["wrong"] and rng.random() >= settings.right_share:
             continue
@@ -247,7 +247,7 @@ class _Sums:
         ones = np.ones(self.count)
         (low, high), (_, harm_high) = (self._interval(each, seed) for each in (fix, harm))
         spent = [row.seconds[arm] for row in self.rows if arm in row.seconds]
-        found = {
+        found: dict[str, Any] = {
             "fix_rate": fix(ones),
             "low": low,
             "high": high,

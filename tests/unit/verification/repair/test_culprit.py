@@ -118,7 +118,7 @@ def test_outcomes_are_those_of_whole_edited_forwards(wrong_steps: Found) -> None
 
 
 def test_a_random_match_has_the_same_places_and_lengths(wrong_steps: Found) -> None:
-    *_, chain, made, replay = wrong_steps[0]
+    *_, made, replay = wrong_steps[0]
     edit = replay.edit(made.suspects[0], 0.5)
     match = replay.random(edit, torch.Generator().manual_seed(2))
     for own, other in zip(edit.changes, match.changes, strict=True):

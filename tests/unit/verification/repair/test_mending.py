@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -235,7 +236,7 @@ def test_dictionaries_that_write_elsewhere_are_refused(planted: Planted) -> None
         write_sites = ("resid_post@0",)
 
     class Set:
-        dictionaries = {0: Elsewhere()}
+        dictionaries: ClassVar = {0: Elsewhere()}
 
     with pytest.raises(DictionaryError, match="writes to resid_post@0"):
         Mender(planted.model, Set(), LeftOutJudge(planted), planted.usual)  # type: ignore[arg-type]

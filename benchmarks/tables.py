@@ -492,6 +492,30 @@ def culprit_edits(result: Record) -> str:
     return markdown("taken away or scaled, mended, of the rule's errors, harmed", rows)
 
 
+def repair(result: Record) -> str:
+    """What every arm mends and harms, a row an arm of a setting."""
+    rows = []
+    for name, setting in result["settings"].items():
+        for arm, each in setting["repair"].items():
+            gain = each.get("gain")
+            rows.append(
+                [
+                    name,
+                    arm,
+                    f"{each['fix_rate']:.1%} ({each['low']:.1%} to {each['high']:.1%})",
+                    "" if gain is None else between(gain, "+.1%"),
+                    f"{each['harm']:.2%} (to {each['harm_high']:.2%})",
+                    f"{each['proposed']:.0%}" if "proposed" in each else "",
+                    f"{each['seconds']:.2f}" if "seconds" in each else "",
+                ]
+            )
+    return markdown(
+        "errors, arm, mended, beyond resampling, right steps harmed, right answer among those "
+        "judged, s a step",
+        rows,
+    )
+
+
 def between(estimate: Record, form: str) -> str:
     """A figure and its interval."""
     value, low, high = (format(estimate[key], form) for key in ("value", "low", "high"))
@@ -531,6 +555,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "verification_matched": ("verification.json", verification_matched),
     "verification_folds": ("verification.json", verification_folds),
     "verification_families": ("verification.json", verification_families),
+    "repair": ("repair.json", repair),
     "culprit": ("culprit.json", culprit),
     "culprit_edits": ("culprit.json", culprit_edits),
     "verification_cost": ("verification_cost.json", verification_cost),

@@ -10,13 +10,8 @@ from pellucid.cli import options
 from pellucid.cli.ranks import gathered, ranks
 from pellucid.cli.run import Run
 from pellucid.cli.values import parse_count
+from pellucid.cli.verify.questions import Grammar, Operators, Temperature, operator_range
 
-Grammar = Annotated[
-    str,
-    typer.Option(
-        "--task", help="arithmetic, boolean (the specimen's), paper-arithmetic or paper-boolean."
-    ),
-]
 Chains = Annotated[
     Path | None,
     typer.Option(
@@ -25,16 +20,9 @@ Chains = Annotated[
         help="Chains that exist, saved as docs/chain_data.md says, instead of new ones.",
     ),
 ]
-Least = Annotated[
-    int, typer.Option("--least", parser=parse_count, metavar="N", help="Fewest operators.")
-]
-Most = Annotated[
-    int, typer.Option("--most", parser=parse_count, metavar="N", help="Most operators.")
-]
 Count = Annotated[
     int, typer.Option("--questions", parser=parse_count, metavar="N", help="How many questions.")
 ]
-Temperature = Annotated[float, typer.Option("--temperature", help="Of sampling; 0 for greedy.")]
 RightShare = Annotated[
     float,
     typer.Option("--right-share", metavar="SHARE", help="Share of right steps that is read."),
@@ -61,11 +49,10 @@ def collect(
     model: options.Model,
     out: options.OutFolder,
     dictionaries: options.Dictionaries = None,
-    task: Grammar = "arithmetic",
     chains: Chains = None,
-    least: Least = 3,
-    most: Most = 5,
     questions: Count = 1000,
+    grammar: Grammar = "arithmetic",
+    operators: Operators = "3-5",
     temperature: Temperature = 0.3,
     right_share: RightShare = 1.0,
     full: Full = False,
@@ -91,8 +78,8 @@ def collect(
     )
     given = None if chains is None else load_chains(chains)
     asked = Questions(
-        grammar=task,
-        operators=(least, most),
+        grammar=grammar,
+        operators=operator_range(operators),
         count=questions,
         temperature=temperature,
         seed=run.seed,

@@ -9,7 +9,7 @@ import typer
 from pellucid.cli import options
 from pellucid.cli.run import Run
 from pellucid.cli.values import parse_count
-from pellucid.core.errors import ConfigError
+from pellucid.cli.verify.questions import Grammar, Operators, Temperature, operator_range
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,11 +39,6 @@ Count = Annotated[
         "--questions", parser=parse_count, metavar="N", help="Questions to ask without --chains."
     ),
 ]
-Grammar = Annotated[str, typer.Option("--grammar", help="Of the questions.")]
-Operators = Annotated[
-    str, typer.Option("--operators", metavar="N-M", help="Operators of the questions.")
-]
-Temperature = Annotated[float, typer.Option("--temperature", help="Of the chains; 0 for greedy.")]
 Arms = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,7 +113,7 @@ def repair(
     arms = tuple(arm or TrialSettings().arms)
     settings = TrialSettings(arms=arms, right_share=right_share, seed=run.seed)
     limits = Tries(count=tries, verified=verified)
-    bounds = _bounds(operators)
+    bounds = operator_range(operators)
     name = options.or_specimen(dictionaries, model, "--dictionaries")
     loaded = api.load_model(model, device=run.device)
     fitted = load_verifier(verifier, model_fingerprint=loaded.fingerprint(), any_model=any_model)
@@ -136,13 +131,6 @@ def repair(
         _table(record["repair"]),
         f"wrote {out}",
     )
-
-
-def _bounds(text: str) -> tuple[int, int]:
-    least, _, most = text.partition("-")
-    if not least.isdigit() or not (most or least).isdigit():
-        raise ConfigError(f"--operators is {text!r}; write a range such as 3-5")
-    return int(least), int(most or least)
 
 
 def _chains(

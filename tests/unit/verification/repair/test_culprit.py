@@ -52,17 +52,19 @@ def test_without_the_layers_errors_the_answer_is_right(wrong_steps: Found) -> No
     """The rule drops a carry: what the answer becomes must be ten more. Random changes do less."""
     generator, mended, random = torch.Generator().manual_seed(0), 0, 0
     for kept, place, _, chain, made, replay in wrong_steps:
-        suspect = next(each for each in made.suspects if each.kind == "layer")
+        suspect = next((each for each in made.suspects if each.kind == "layer"), None)
+        if suspect is None:  # not mended
+            continue
         edit = replay.edit(suspect, 0.0)
         tokens = replay.outcomes([edit, replay.random(edit, generator)]).argmax(-1)
         model = chain.run.model
         written, without, at_random = (
-            int(model.token_texts([token])[0])
+            model.token_texts([token])[0].strip()
             for token in (kept.chain.ids[place.answer[0]], *tokens.tolist())
         )
-        mended += without == written + 10
-        random += at_random == written + 10
-    assert mended >= len(wrong_steps) - 2
+        mended += without == str(int(written) + 10)
+        random += at_random == str(int(written) + 10)
+    assert mended >= len(wrong_steps) - 2, (mended, len(wrong_steps))
     assert random <= 1
 
 

@@ -11,6 +11,7 @@ from pellucid.verification.steps.step_set import StepSet
 from pellucid.verification.verifier import Verifier, load_verifier
 from pellucid.verification.verifier.as_method import ColumnsMethod
 from pellucid.verification.verifier.estimators import ESTIMATORS
+from pellucid.verification.verifier.settings import Settings
 from support.made_steps import NOISE, SIGNAL, made_steps
 
 COLUMNS = ("graph.", "tokens")
@@ -58,7 +59,7 @@ def test_noise_teaches_it_nothing(name: str) -> None:
         train, test = (
             s.with_columns(wrong=rng.random(len(s)) < 0.25) for s in (training(), fresh())
         )
-        method = ColumnsMethod("noise", "graph", COLUMNS, estimator=name)
+        method = ColumnsMethod("noise", "graph", Settings(columns=COLUMNS, estimator=name))
         method.fit(train, seed=seed)
         areas.append(area(method.score(test), test))
     assert abs(np.mean(areas) - 0.5) < 0.05
@@ -158,12 +159,22 @@ def test_weights_are_heard(name: str) -> None:
 
 
 @each_estimator
-def test_as_a_method_it_scores_as_the_verifier_does(name: str) -> None:
-    method = ColumnsMethod("graph", "graph", COLUMNS, estimator=name, normalise="right")
-    with pytest.raises(ConfigError, match="graph was not fitted"):
+def test_as_a_method_it_scores_as_a_verifier_to_which_both_classes_weigh_the_same(
+    name: str,
+) -> None:
+    method = ColumnsMethod(
+        "graph", "graph", Settings(columns=COLUMNS, estimator=name, normalise="right")
+    )
+    with pytest.raises(ConfigError, match="graph has not been fitted"):
         method.score(fresh())
     method.fit(training(), seed=4)
-    assert np.array_equal(method.score(fresh()), fitted(name).margin(fresh()))
+    steps, wrong = training(), training().wrong
+    even = steps.with_columns(weight=np.where(wrong, 0.5 / wrong.sum(), 0.5 / (~wrong).sum()))
+    verifier = Verifier.fit(
+        even, columns=COLUMNS, estimator=name, normalise="right", folds=3, refits=0, seed=4
+    )
+    scores, expected = method.score(fresh()), verifier.margin(fresh())
+    assert np.allclose(scores, expected, atol=1e-6)
 
 
 # What is refused, before anything is fitted

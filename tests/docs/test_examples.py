@@ -1,4 +1,4 @@
-"""Every example of the documentation runs, on fewer tokens than it shows.
+"""Every example of the documentation runs, on fewer tokens and questions than it shows.
 
 `python` blocks of a page run in one namespace. Lines of a `console` block that begin with
 `$ pellucid` run as commands, in the order of the page. Other `$` lines and `text` blocks are not
@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FEW = {
     re.compile(r"--tokens \S+"): "--tokens 9k",
+    re.compile(r"--questions \S+"): "--questions 150 --max-features 16",
+    re.compile(r"(?<=verify fit )"): "--refits 0 --folds 3 ",
     re.compile(r"\btokens=[\d_]+"): "tokens=9_000",
 }
 PAGES = [

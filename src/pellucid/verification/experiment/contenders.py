@@ -4,74 +4,19 @@ The published method (Zhao et al. 2025) is `crv`; `graph` is ours.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import final
-
-import numpy as np
-from jaxtyping import Float
+from dataclasses import dataclass
 
 from pellucid.verification.fingerprints.fingerprint import FAMILIES
 from pellucid.verification.methods.method import Method, Rung
 from pellucid.verification.methods.registry import METHODS, WITHOUT_GRAPH
 from pellucid.verification.methods.stacked import Stacked
-from pellucid.verification.methods.training import fitted, training
-from pellucid.verification.steps.step_set import StepSet
-from pellucid.verification.verifier.examples import (
-    Examples,
-    chosen,
-    domains_of,
-    readings,
-    training_examples,
-)
-from pellucid.verification.verifier.fitting import Pipeline
+from pellucid.verification.verifier.as_method import ColumnsMethod
 from pellucid.verification.verifier.settings import Relative, Settings
 
 PAPER = tuple(f"graph.after.{family}." for family in ("global", "node", "topological"))
 """The published families."""
 UNEXPLAINED = ("graph.answer.error.", "graph.answer.global.")
 """What the answer's graph cannot follow back to features and tokens."""
-
-
-@final
-@dataclass(slots=True, eq=False)
-class Contender(Method):
-    """A verifier's pipeline, both classes weighing the same.
-
-    Attributes:
-        name: in tables.
-        rung: what its columns look at.
-        settings: columns and estimator.
-        without: columns with these prefixes are left out.
-    """
-
-    name: str
-    rung: Rung
-    settings: Settings
-    without: tuple[str, ...] = ()
-    _columns: tuple[str, ...] | None = None
-    _pipeline: Pipeline | None = None
-
-    def fit(self, steps: StepSet, *, seed: int) -> None:
-        """Fit the pipeline to the training steps."""
-        known = training(steps, self.name, seed=seed)
-        columns = chosen(steps, self.settings.columns)
-        self._columns = tuple(n for n in columns if not n.startswith(self.without or ("\0",)))
-        examples = training_examples(steps, self._columns, within=self.settings.within)
-        balanced = replace(examples, weights=known.balanced)
-        self._pipeline = Pipeline.fit(balanced, self.settings, seed=seed)
-
-    def score(self, steps: StepSet) -> Float[np.ndarray, " N"]:
-        """The pipeline's margin."""
-        columns = fitted(self._columns, self.name)
-        seen = Examples(
-            x=readings(steps, columns),
-            tokens=np.asarray(steps.columns["tokens"], dtype=np.float64),
-            domains=domains_of(steps, self.settings.within),
-            wrong=np.zeros(len(steps), dtype=bool),
-            groups=np.asarray(steps.columns["group"]),
-            weights=np.ones(len(steps)),
-        )
-        return fitted(self._pipeline, self.name).margin(seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +33,10 @@ def _columns(
     columns: tuple[str, ...],
     estimator: str = "logistic",
     without: tuple[str, ...] = (),
-) -> Contender:
+) -> ColumnsMethod:
     normalise: Relative = "right" if estimator == "logistic" else "none"
     settings = Settings(columns=columns, estimator=estimator, normalise=normalise)
-    return Contender(name, "graph", settings, without)
+    return ColumnsMethod(name, "graph", settings, without)
 
 
 _GRAPH: tuple[Callable[[], Method], ...] = (

@@ -1,13 +1,13 @@
-"""An estimator on some columns as one of the methods that an experiment compares."""
+"""A verifier's pipeline on some columns as one of the methods that an experiment compares."""
 
-from collections.abc import Sequence
-from typing import Any, final
+from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 from jaxtyping import Float
 
-from pellucid.core.errors import ConfigError
 from pellucid.verification.methods.method import Method, Rung
+from pellucid.verification.methods.training import fitted, training
 from pellucid.verification.steps.step_set import StepSet
 from pellucid.verification.verifier.examples import Examples, chosen, readings, training_examples
 from pellucid.verification.verifier.fitting import Pipeline
@@ -15,34 +15,35 @@ from pellucid.verification.verifier.settings import Settings
 
 
 @final
+@dataclass(slots=True, eq=False)
 class ColumnsMethod(Method):
-    """A verifier without calibration, threshold and intervals: one fit, for its order of steps.
+    """One fit, both classes weighing the same; no calibration, threshold or intervals.
 
-    Args:
+    Attributes:
         name: in tables.
         rung: what its columns look at.
-        columns: names and prefixes.
-        **choices: other fields of `Settings`, such as `estimator` and `normalise`.
-
-    Raises:
-        ConfigError: a setting is unknown or out of range.
+        settings: columns and estimator.
+        without: columns with these prefixes are left out.
     """
 
-    def __init__(self, name: str, rung: Rung, columns: Sequence[str], **choices: Any) -> None:
-        self.name, self.rung = name, rung
-        self.settings = Settings(columns=tuple(columns), **choices)
-        self.columns: tuple[str, ...] = ()
-        self._fitted: Pipeline | None = None
+    name: str
+    rung: Rung
+    settings: Settings
+    without: tuple[str, ...] = ()
+    _columns: tuple[str, ...] | None = None
+    _pipeline: Pipeline | None = None
 
     def fit(self, steps: StepSet, *, seed: int) -> None:
         """Learn from training steps alone."""
-        self.columns = chosen(steps, self.settings.columns)
-        examples = training_examples(steps, self.columns, within=self.settings.within)
-        self._fitted = Pipeline.fit(examples, self.settings, seed=seed)
+        known = training(steps, self.name, seed=seed)
+        columns = chosen(steps, self.settings.columns)
+        self._columns = tuple(n for n in columns if not n.startswith(self.without or ("\0",)))
+        examples = training_examples(steps, self._columns, within=self.settings.within)
+        balanced = replace(examples, weights=known.balanced)
+        self._pipeline = Pipeline.fit(balanced, self.settings, seed=seed)
 
     def score(self, steps: StepSet) -> Float[np.ndarray, " N"]:
         """The margin of each step."""
-        if self._fitted is None:
-            raise ConfigError(f"{self.name} was not fitted; call fit first")
-        seen = Examples.unlabelled(steps, readings(steps, self.columns), self.settings.within)
-        return self._fitted.margin(seen)
+        columns = fitted(self._columns, self.name)
+        seen = Examples.unlabelled(steps, readings(steps, columns), self.settings.within)
+        return fitted(self._pipeline, self.name).margin(seen)

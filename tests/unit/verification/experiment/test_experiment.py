@@ -169,7 +169,7 @@ def test_a_stack_over_sources_trusts_what_carries_over() -> None:
     assert separation(stack.score(part.test)) > separation(alone.score(part.test)) - 0.02
 
 
-def test_bad_steps_and_names_are_one_clear_error() -> None:
+def test_bad_steps_and_names_are_one_clear_error(tmp_path: Path) -> None:
     right = replace(
         STEPS["a"], columns={**STEPS["a"].columns, "wrong": np.zeros(len(STEPS["a"]), bool)}
     )
@@ -178,6 +178,6 @@ def test_bad_steps_and_names_are_one_clear_error() -> None:
     few = made("a", 1, count=40, share=0.05)
     with pytest.raises(DataError):
         for part in parts(WITHIN, {"a": few}, [0]):
-            score_parts([part], {"s": lambda: Stacked("s", "graph", ())}, Path("none"), {})
+            score_parts([part], {"s": lambda: Stacked("s", "graph", ())}, tmp_path, {})
     with pytest.raises(ConfigError, match="no regime 'hard' of task 'arithmetic'"):
         regime("arithmetic", "hard")

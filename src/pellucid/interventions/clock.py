@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pellucid.core.errors import InterventionError
 from pellucid.interventions.prompts import Batch
+from pellucid.models.cache_name import cache_among
 
 
 class Clock:
@@ -57,7 +58,7 @@ class Clock:
                 "token is which"
             )
         rows, length = ids.shape
-        past = _cached(arguments.get("past_key_values"))
+        past = _cached(cache_among(arguments))
         self.restarted = past == 0
         if self.restarted:
             self._start(ids, arguments.get("attention_mask"))

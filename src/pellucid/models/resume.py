@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pellucid.core.types import AnySite, Site
+from pellucid.models.cache_name import CACHE_NAMES, cache_name
 from pellucid.models.model import LanguageModel
 from pellucid.models.taps import ModuleCall, TapCall, TapFunction, TapPoint, called, submodule
 
-_CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
 _CLOSE = {torch.float16: 1e-2, torch.bfloat16: 4e-2}
 _CLOSE_OTHERWISE = 1e-4
 KeysValues = tuple[Float[Tensor, "1 K S h"], Float[Tensor, "1 K S h"]]
@@ -144,7 +144,9 @@ def record(
     final = TapPoint(paths[-1], "output")
     readers = [(point, _keep(kept, point)) for point in dict.fromkeys([*keep, final])]
     recorders = {path: _Recorder() for path in paths}
-    given = {path: {_cache_name(model, path): each} for path, each in recorders.items()}
+    given = {
+        path: {cache_name(submodule(model.module, path)): each} for path, each in recorders.items()
+    }
     with (
         model.tapped(edits),
         called(model.module, paths, given) as calls,
@@ -187,12 +189,6 @@ def _path(model: LanguageModel, layer: int) -> str:
     return model.point(Site("resid_pre", layer)).path
 
 
-def _cache_name(model: LanguageModel, path: str) -> str:
-    """What a block calls its cache of keys and values."""
-    parameters = inspect.signature(submodule(model.module, path).forward).parameters
-    return next((each for each in _CACHE_NAMES if each in parameters), _CACHE_NAMES[0])
-
-
 def _keep(kept: dict[TapPoint, Tensor], point: TapPoint) -> TapFunction:
     def keep(value: Tensor, _: TapCall) -> None:
         kept[point] = value
@@ -209,7 +205,7 @@ def _named(model: LanguageModel, path: str, call: ModuleCall) -> dict[str, Any]:
     named.pop(extra or "", None)
     first = next(iter(signature.parameters))
     named[""] = named.pop(first)
-    return {name: value for name, value in named.items() if name not in _CACHE_NAMES}
+    return {name: value for name, value in named.items() if name not in CACHE_NAMES}
 
 
 def _from(arguments: Mapping[str, Any], start: int) -> dict[str, Any]:
@@ -228,8 +224,8 @@ def _from(arguments: Mapping[str, Any], start: int) -> dict[str, Any]:
 def _call(
     model: LanguageModel, layer: int, hidden: Tensor, arguments: dict[str, Any], cache: Any
 ) -> Tensor:
-    path = _path(model, layer)
-    output = submodule(model.module, path)(hidden, **arguments, **{_cache_name(model, path): cache})
+    module = submodule(model.module, _path(model, layer))
+    output = module(hidden, **arguments, **{cache_name(module): cache})
     return output[0] if isinstance(output, tuple) else output
 
 

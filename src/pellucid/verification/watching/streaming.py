@@ -1,13 +1,14 @@
 """Tokens of a model one by one, with the logits that each was drawn from."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import PromptError
+from pellucid.models.cache_name import cache_name
 from pellucid.models.model import LanguageModel
 
 
@@ -63,12 +64,12 @@ def stream(
         )
     generator = torch.Generator().manual_seed(seed)
     now: Tensor = torch.tensor([list(ids)], device=model.device)
-    cache: Any = None
+    name, cache = cache_name(model.module), None
     ends = _ends(model)
     for _ in range(min(limit, room)):
         with torch.no_grad():
-            output = model.module(input_ids=now, past_key_values=cache, use_cache=True)
-        logits, cache = output.logits[0, -1], output.past_key_values
+            output = model.module(input_ids=now, use_cache=True, **{name: cache})
+        logits, cache = output.logits[0, -1], output[name]
         chosen = _draw(logits, temperature, generator)
         if chosen in ends:
             return

@@ -1,5 +1,7 @@
 """Every gradient of the sparse step equals dense float64 autograd, term by term, on odd shapes."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,111 +9,189 @@ from hypothesis import strategies as st
 
 from pellucid.training.config import TrainConfig
 from pellucid.training.parameters import Parameters
-from pellucid.training.step import TrainState, train_step
-from support.dense_training import dense_gradients, dense_loss
+from pellucid.training.state import TrainState
+from pellucid.training.step import train_step
+from support.dense_training import Named, dense_gradients, dense_loss
 
-KINDS = ["transcoder", "skip-transcoder", "sae"]
+KINDS = ["transcoder", "skip-transcoder", "sae", "clt"]
+ACTIVATIONS = ["topk", "batchtopk", "jumprelu", "relu"]
 DEAD_AFTER = 100
+LAYERS = 3
 
 
-def _normal(*shape: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+class Setting(NamedTuple):
+    """Dictionaries in the middle of training (no parameter is at its initial value), and a batch."""
+
+    config: TrainConfig
+    states: list[TrainState]
+    xs: list[torch.Tensor]
+    ys: list[torch.Tensor]
+    dead: list[torch.Tensor]
+
+    def tensors(self) -> list[Named]:
+        return [state.parameters.tensors() for state in self.states]
 
 
 def _setting(
-    kind: str, n: int, d_in: int, d_out: int, features: int, k: int, n_dead: int, seed: int
-) -> tuple[TrainConfig, TrainState, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A state in the middle of training: no parameter is at its initial value."""
+    config: TrainConfig, *, n: int, d_in: int, d_out: int, n_dead: int, seed: int
+) -> Setting:
     generator = torch.Generator().manual_seed(seed)
-    config = TrainConfig(kind=kind, num_features=features, k=min(k, features))
-    d_out = d_in if kind == "sae" else d_out
-    parameters = Parameters(
-        W_enc=_normal(features, d_in, generator=generator),
-        b_enc=_normal(features, generator=generator),
-        W_dec=_normal(features, d_out, generator=generator),
-        b_dec=_normal(d_out, generator=generator),
-        W_skip=_normal(d_out, d_in, generator=generator) if kind == "skip-transcoder" else None,
-    )
-    state = TrainState.start(config, parameters)
-    dead = torch.randperm(features, generator=generator) < min(n_dead, features)
-    state.idle_tokens[dead] = DEAD_AFTER
-    x = _normal(n, d_in, generator=generator)
-    y = x if kind == "sae" else _normal(n, d_out, generator=generator)
-    return config, state, x, y, dead
+    features = config.num_features
+    assert features
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    d_out = d_in if config.kind == "sae" else d_out
+    layers = LAYERS if config.kind == "clt" else 1
+    states, xs, ys, deads = [], [], [], []
+    for layer in range(layers):
+        parameters = Parameters(
+            W_enc=normal(features, d_in),
+            b_enc=normal(features),
+            W_dec=normal(features, (layers - layer) * d_out),
+            b_dec=normal(d_out),
+            W_skip=normal(d_out, d_in) if config.kind == "skip-transcoder" else None,
+            threshold=normal(features).abs() if config.activation == "jumprelu" else None,
+        )
+        state = TrainState.start(config, parameters)
+        dead = torch.randperm(features, generator=generator) < min(n_dead, features)
+        state.idle_tokens[dead] = DEAD_AFTER
+        states.append(state)
+        deads.append(dead)
+        xs.append(normal(n, d_in))
+        ys.append(xs[-1] if config.kind == "sae" else normal(n, d_out))
+    return Setting(config, states, xs, ys, deads)
 
 
-def _step_gradients(
-    config: TrainConfig, state: TrainState, x: torch.Tensor, y: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def _step_gradients(setting: Setting) -> list[Named]:
     """After its first update Adam's mean is (1 - beta1) times the gradient."""
-    train_step(config, state, x, y, rate=0.0, dead_after=DEAD_AFTER)
-    return {name: m / (1 - config.beta1) for name, m in state.first.tensors().items()}
+    config, states, xs, ys, _ = setting
+    train_step(config, states, xs, ys, rate=0.0, dead_after=DEAD_AFTER)
+    return [
+        {name: mean / (1 - config.beta1) for name, mean in state.first.tensors().items()}
+        for state in states
+    ]
+
+
+def _assert_equal(setting: Setting) -> None:
+    expected = dense_gradients(
+        setting.config, setting.tensors(), setting.xs, setting.ys, setting.dead
+    )
+    for found, wanted in zip(_step_gradients(setting), expected, strict=True):
+        assert found.keys() == wanted.keys()
+        for name, gradient in wanted.items():
+            scale = float(gradient.abs().max())
+            torch.testing.assert_close(
+                found[name], gradient, rtol=0, atol=1e-11 * scale + 1e-14, msg=name
+            )
 
 
 @given(
     kind=st.sampled_from(KINDS),
+    activation=st.sampled_from(ACTIVATIONS),
     n=st.integers(2, 13),
     d_in=st.integers(1, 11),
     d_out=st.integers(2, 11),
     features=st.integers(1, 40),
     k=st.integers(1, 9),
+    prefixes=st.sets(st.integers(1, 40), max_size=3),
     n_dead=st.integers(0, 40),
     seed=st.integers(0, 999),
 )
 def test_gradients_of_every_tensor(
-    kind: str, n: int, d_in: int, d_out: int, features: int, k: int, n_dead: int, seed: int
+    kind: str,
+    activation: str,
+    n: int,
+    d_in: int,
+    d_out: int,
+    features: int,
+    k: int,
+    prefixes: set[int],
+    n_dead: int,
+    seed: int,
 ) -> None:
+    config = TrainConfig(
+        kind=kind,
+        activation=activation,
+        num_features=features,
+        k=min(k, features),
+        prefixes=tuple(sorted(size for size in prefixes if size <= features)),
+    )
     d_in = max(d_in, 2) if kind == "sae" else d_in
-    config, state, x, y, dead = _setting(kind, n, d_in, d_out, features, k, n_dead, seed)
-    expected = dense_gradients(config, state.parameters, x, y, dead)
-    found = _step_gradients(config, state, x, y)
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        scale = float(gradient.abs().max())
-        torch.testing.assert_close(
-            found[name], gradient, rtol=0, atol=1e-11 * scale + 1e-14, msg=f"{name} of a {kind}"
-        )
+    _assert_equal(_setting(config, n=n, d_in=d_in, d_out=d_out, n_dead=n_dead, seed=seed))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_of_every_kind_and_activation_with_prefixes(kind: str, activation: str) -> None:
+    """Every combination, so that none depends on what a random draw happens to try."""
+    config = TrainConfig(
+        kind=kind, activation=activation, num_features=37, k=3, prefixes=(5, 20, 37)
+    )
+    _assert_equal(_setting(config, n=19, d_in=7, d_out=6, n_dead=4, seed=2))
+
+
+@pytest.mark.parametrize("setting", [{"sparsity": 0.7, "bandwidth": 0.2}, {"bandwidth": 3.0}])
+def test_gradients_with_other_penalties(setting: dict[str, float]) -> None:
+    config = TrainConfig(activation="jumprelu", num_features=30, k=2, **setting)
+    _assert_equal(_setting(config, n=23, d_in=5, d_out=4, n_dead=0, seed=4))
 
 
 @pytest.mark.parametrize("n_dead", [0, 3, 30])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_in_float32(kind: str, n_dead: int) -> None:
+def test_gradients_in_float32(kind: str, activation: str, n_dead: int) -> None:
     """Within 1e-5 of the largest, with several blocks of rows and of tokens."""
-    config, state, x, y, dead = _setting(kind, 301, 17, 23, 2500, 7, n_dead, seed=1)
-    expected = dense_gradients(config, state.parameters, x, y, dead)
-    tensors = {name: tensor.float() for name, tensor in state.parameters.tensors().items()}
-    single = TrainState.start(config, Parameters.from_tensors(tensors))
-    single.idle_tokens.copy_(state.idle_tokens)
-    found = _step_gradients(config, single, x.float(), y.float())
-    for name, gradient in expected.items():
-        error = (found[name].double() - gradient).abs().max() / gradient.abs().max()
-        assert error <= 1e-5, name
+    config = TrainConfig(kind=kind, activation=activation, num_features=2500, k=7)
+    setting = _setting(config, n=101, d_in=17, d_out=23, n_dead=n_dead, seed=1)
+    expected = dense_gradients(config, setting.tensors(), setting.xs, setting.ys, setting.dead)
+    singles = []
+    for state in setting.states:
+        tensors = {name: tensor.float() for name, tensor in state.parameters.tensors().items()}
+        singles.append(TrainState.start(config, Parameters.from_tensors(tensors)))
+        singles[-1].idle_tokens.copy_(state.idle_tokens)
+    single = setting._replace(
+        states=singles, xs=[x.float() for x in setting.xs], ys=[y.float() for y in setting.ys]
+    )
+    for found, wanted in zip(_step_gradients(single), expected, strict=True):
+        for name, gradient in wanted.items():
+            error = (found[name].double() - gradient).abs().max() / gradient.abs().max()
+            assert error <= 1e-5, name
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_auxiliary_loss_reaches_the_encoder_of_dead_features(kind: str) -> None:
     """Dead features that the main loss never selects get a gradient in W_enc, b_enc and W_dec."""
-    config, state, x, y, dead = _setting(kind, 40, 6, 5, 50, 2, 10, seed=3)
-    state.parameters.b_enc[dead] = 1.0
-    state.parameters.b_enc[~dead] = 50.0
-    gradients = _step_gradients(config, state, x, y)
-    for name in ("W_enc", "b_enc", "W_dec"):
-        rows = gradients[name][dead].reshape(int(dead.sum()), -1)
-        assert (rows.abs().amax(dim=1) > 0).all(), name
+    config = TrainConfig(kind=kind, num_features=50, k=2, aux_k=6)
+    setting = _setting(config, n=40, d_in=6, d_out=5, n_dead=10, seed=3)
+    for state, dead in zip(setting.states, setting.dead, strict=True):
+        state.parameters.b_enc[dead] = 1.0
+        state.parameters.b_enc[~dead] = 50.0
+    for gradients, dead in zip(_step_gradients(setting), setting.dead, strict=True):
+        for name in ("W_enc", "b_enc", "W_dec"):
+            rows = gradients[name][dead].reshape(int(dead.sum()), -1)
+            assert (rows.abs().amax(dim=1) > 0).all(), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_oracle_agrees_with_finite_differences(kind: str) -> None:
-    """The dense gradients are those of the loss as a number, error held constant in AuxK apart."""
-    config, state, x, y, _ = _setting(kind, 9, 5, 4, 12, 3, 0, seed=5)
-    dead = torch.zeros(12, dtype=torch.bool)
-    gradients = dense_gradients(config, state.parameters, x, y, dead)
+@pytest.mark.parametrize("activation", ["topk", "batchtopk", "relu"])
+def test_the_oracle_agrees_with_finite_differences(kind: str, activation: str) -> None:
+    """The dense gradients are those of the loss as a number (a JumpReLU's are no derivatives)."""
+    config = TrainConfig(kind=kind, activation=activation, num_features=12, k=3, prefixes=(4,))
+    setting = _setting(config, n=9, d_in=5, d_out=4, n_dead=0, seed=5)
+    tensors = setting.tensors()
+    batch = (setting.xs, setting.ys, setting.dead)
+    gradients = dense_gradients(config, tensors, *batch)
     generator = torch.Generator().manual_seed(0)
-    for name, tensor in state.parameters.tensors().items():
-        direction = _normal(*tensor.shape, generator=generator)
-        values = []
-        for sign in (1, -1):
-            moved = state.parameters.tensors() | {name: tensor + sign * 1e-6 * direction}
-            values.append(dense_loss(config, Parameters.from_tensors(moved), x, y, dead))
-        slope = (values[0] - values[1]) / 2e-6
-        torch.testing.assert_close((gradients[name] * direction).sum(), slope, rtol=1e-5, atol=1e-8)
+    for number, part in enumerate(tensors):
+        for name, tensor in part.items():
+            direction = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+            values = []
+            for sign in (1, -1):
+                moved = list(tensors)
+                moved[number] = part | {name: tensor + sign * 1e-6 * direction}
+                values.append(dense_loss(config, moved, *batch))
+            slope = (values[0] - values[1]) / 2e-6
+            along = (gradients[number][name] * direction).sum()
+            torch.testing.assert_close(along, slope, rtol=1e-5, atol=1e-8)

@@ -97,7 +97,7 @@ class ReLU(Activation):
 
     def forward(self, pre: Float[Tensor, "N F"]) -> SparseCodes:
         """Codes with as many stored entries as the most active token needs."""
-        return _gather_active(pre, pre > 0)
+        return pack_active(pre, pre > 0)
 
     def alone(self, pre: Float[Tensor, " n"], features: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """max(pre, 0)."""
@@ -127,7 +127,7 @@ class JumpReLU(Activation):
 
     def forward(self, pre: Float[Tensor, "N F"]) -> SparseCodes:
         """Codes with as many stored entries as the most active token needs."""
-        return _gather_active(pre, pre > self.threshold)
+        return pack_active(pre, pre > self.threshold)
 
     def alone(self, pre: Float[Tensor, " n"], features: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """pre where it is above its feature's threshold, else 0."""
@@ -155,7 +155,7 @@ ACTIVATIONS: Registry[type[Activation]] = Registry(
 )
 
 
-def _gather_active(pre: Float[Tensor, "N F"], active: Bool[Tensor, "N F"]) -> SparseCodes:
+def pack_active(pre: Float[Tensor, "N F"], active: Bool[Tensor, "N F"]) -> SparseCodes:
     """Pack the active entries of each row to the left of a [N, K] pair of matrices."""
     rows, columns = active.nonzero(as_tuple=True)
     counts = active.sum(dim=1)

@@ -1,18 +1,23 @@
 """The settings of a training run, each default with its source."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 
 from pellucid.core.errors import ConfigError
 
-# Named by the command line, not trainable in this version.
-_LATER = {"kind": ("clt",), "activation": ("batchtopk", "jumprelu", "relu")}
 _CHOICES = {
-    "kind": ("transcoder", "skip-transcoder", "sae"),
-    "activation": ("topk",),
+    "kind": ("transcoder", "skip-transcoder", "sae", "clt"),
+    "activation": ("topk", "batchtopk", "jumprelu", "relu"),
+    "decoder_norm": ("free", "unit"),
     "precision": ("float32", "bfloat16"),
+}
+_ONLY_WITH = {  # a setting -> the activations that it means something to
+    "sparsity": ("jumprelu", "relu"),
+    "bandwidth": ("jumprelu",),
+    "cut_memory": ("batchtopk",),
 }
 
 
@@ -21,11 +26,28 @@ class TrainConfig:
     """How to train one dictionary a layer. Every layer gets the same settings.
 
     Attributes:
-        kind: what to train: "transcoder", "skip-transcoder" (with a linear path) or "sae".
-        activation: "topk".
+        kind: what to train: "transcoder", "skip-transcoder" (with a linear path), "sae", or "clt":
+            a cross-layer transcoder, whose features write to their own layer and every later one.
+        activation: "topk"; "batchtopk", the k times as many as tokens largest of a batch (Bussmann
+            et al. 2024), saved as a JumpReLU with one threshold; "jumprelu", thresholds learnt with
+            straight-through gradients (Rajamanoharan et al. 2024); "relu", with an L1 penalty.
         num_features: features of a dictionary, F; by default `expansion` times the width it writes.
         expansion: F as a multiple of the width written (32: EleutherAI sparsify).
-        k: features kept a token (32: EleutherAI sparsify).
+        k: features active a token (32: EleutherAI sparsify): exactly that many at most for topk,
+            on average for batchtopk, the aim of jumprelu's penalty, and what relu starts with.
+        prefixes: Matryoshka (Bussmann et al. 2025): sizes, rising, of first parts of the dictionary
+            that each reconstruct alone too; the loss is the mean over them and the whole.
+        sparsity: jumprelu: weight of (L0 / k - 1)^2, 0.1 by default; relu: weight of the L1 penalty
+            mean_tokens sum_f a_f |W_dec_f| / sqrt(d_out), 0.003 by default, which decides L0
+            (both measured: docs/log.md).
+        bandwidth: jumprelu: width of the window around a threshold within which it learns, for
+            pre-activations whose standard deviation is about 1 at the start; 0.5 by default.
+        cut_memory: batchtopk: how much of the inference threshold's running mean stays a step, 0.99
+            by default.
+        decoder_norm: "free", or "unit": a feature's decoder row is kept at norm 1 (Bricken et al.
+            2023), its gradient less the part along the row.
+        average: keep a running mean of the weights, of which this share stays a step, and save
+            that instead of the last ones (Gao et al. 2024 use 0.999); by default none is kept.
         aux_coefficient: weight of the auxiliary loss on dead features (1/32: Gao et al. 2024).
         aux_k: dead features that take part in it a token; by default half the width written
             (Gao et al. 2024).
@@ -48,11 +70,17 @@ class TrainConfig:
         ConfigError: a value out of range, unknown, or not available yet.
     """
 
-    kind: Literal["transcoder", "skip-transcoder", "sae"] = "transcoder"
-    activation: Literal["topk"] = "topk"
+    kind: Literal["transcoder", "skip-transcoder", "sae", "clt"] = "transcoder"
+    activation: Literal["topk", "batchtopk", "jumprelu", "relu"] = "topk"
     num_features: int | None = None
     expansion: int = 32
     k: int = 32
+    prefixes: tuple[int, ...] = ()
+    sparsity: float | None = None
+    bandwidth: float | None = None
+    cut_memory: float | None = None
+    decoder_norm: Literal["free", "unit"] = "free"
+    average: float | None = None
     aux_coefficient: float = 1 / 32
     aux_k: int | None = None
     dead_after: int | None = None
@@ -69,10 +97,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if value in _LATER.get(name, ()):
-                raise ConfigError(
-                    f"{name} {value!r} is not available yet; use one of {', '.join(choices)}"
-                )
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; use one of {', '.join(choices)}")
         for name in ("num_features", "expansion", "k", "aux_k", "dead_after", "batch_tokens"):
@@ -82,26 +106,50 @@ class TrainConfig:
         for name in ("aux_coefficient", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give 0 or a positive number")
-        for name in ("decay_share", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
-        for name in ("learning_rate", "epsilon"):
+        for name in ("decay_share", "beta1", "beta2", "cut_memory", "average"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name} is {value}; give a number from 0 to 1")
+        for name in ("learning_rate", "epsilon", "sparsity", "bandwidth"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value}; give a positive number")
+
+        for name, activations in _ONLY_WITH.items():
+            if getattr(self, name) is not None and self.activation not in activations:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)} but means nothing to {self.activation}; "
+                    f"leave it out, or train {' or '.join(activations)}"
+                )
+        object.__setattr__(self, "prefixes", tuple(self.prefixes))  # JSON has lists
+        rising = all(a < b for a, b in pairwise((0, *self.prefixes)))
+        if not rising:
+            raise ConfigError(
+                f"prefixes are {', '.join(map(str, self.prefixes))}; give positive numbers that "
+                "rise"
+            )
 
     def features(self, d_out: int) -> int:
         """F of a dictionary that writes width `d_out`.
 
         Raises:
-            ConfigError: k exceeds it.
+            ConfigError: k or a prefix exceeds it.
         """
         count = self.num_features or self.expansion * d_out
         if self.k > count:
             raise ConfigError(
                 f"k is {self.k} but there are only {count} features; lower k or add features"
             )
+        if self.prefixes and self.prefixes[-1] > count:
+            raise ConfigError(
+                f"prefix {self.prefixes[-1]} exceeds the {count} features; lower it or add features"
+            )
         return count
+
+    def parts(self, num_features: int) -> list[tuple[int, int]]:
+        """The first feature of each part that a prefix ends, and the one after its last."""
+        ends = sorted({*self.prefixes, num_features})
+        return list(pairwise((0, *ends)))
 
     def encoder_dtype(self) -> torch.dtype:
         """The dtype of the encoder's matrix product."""

@@ -1,6 +1,6 @@
 """The training of one layer's dictionary: scales, state and schedule together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,15 +8,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.types import AnySite
-from pellucid.dictionaries import SAE, Dictionary, TopK, Transcoder
+from pellucid.dictionaries import SAE, CrossLayerTranscoder, Dictionary, Transcoder
+from pellucid.distributed.team import ALONE, Teams
+from pellucid.training.activations import RULES
 from pellucid.training.config import TrainConfig
+from pellucid.training.initial import initial_parameters
 from pellucid.training.optim import learning_rate
-from pellucid.training.parameters import Parameters, initial_parameters
+from pellucid.training.parameters import Parameters
 from pellucid.training.scales import Scales, measure_scale
-from pellucid.training.step import StepMetrics, TrainState, low_precision, train_step
+from pellucid.training.state import TrainState, low_precision
+from pellucid.training.step import StepMetrics, train_step
 
 _DEAD_AFTER_MOST = 10_000_000  # tokens (Gao et al. 2024)
 _DEAD_AFTER_SHARE = 20
+_KINDS: dict[str, type[Dictionary]] = {"sae": SAE, "clt": CrossLayerTranscoder}
 
 
 @dataclass(slots=True)
@@ -29,7 +34,9 @@ class LayerTraining:
         read_site: what is read.
         write_site: what is written.
         scales: measured on the first batch.
+        later: scales of what further slots write, in a cross-layer transcoder.
         state: parameters, moments and counters.
+        teams: over which processes tokens and features are spread.
     """
 
     config: TrainConfig
@@ -37,7 +44,9 @@ class LayerTraining:
     read_site: AnySite
     write_site: AnySite
     scales: Scales
+    later: tuple[float, ...]
     state: TrainState
+    teams: Teams = ALONE
 
     @classmethod
     def start(
@@ -50,6 +59,8 @@ class LayerTraining:
         write_site: AnySite,
         total_tokens: int,
         generator: torch.Generator,
+        later: Sequence[Float[Tensor, "N d_out"]] = (),
+        teams: Teams = ALONE,
     ) -> "LayerTraining":
         """Measure scales and initialise from the first batch, which should also be stepped on.
 
@@ -61,15 +72,26 @@ class LayerTraining:
             write_site: where y comes from.
             total_tokens: length of the whole run.
             generator: a CPU generator, one a layer.
+            later: what further slots write, in a cross-layer transcoder.
+            teams: over which processes tokens and features are spread.
 
         Raises:
             DataError: activations that are all zero or not finite.
             ConfigError: k exceeds the number of features.
         """
-        scales = Scales(measure_scale(x, str(read_site)), measure_scale(y, str(write_site)))
-        x, y = x.float() * scales.read, y.float() * scales.write
-        state = TrainState.start(config, initial_parameters(config, x, y, generator))
-        return cls(config, total_tokens, read_site, write_site, scales, state)
+        read = measure_scale(x, str(read_site), teams.tokens)
+        write, *others = (measure_scale(z, str(write_site), teams.tokens) for z in (y, *later))
+        parameters = initial_parameters(
+            config,
+            x.float() * read,
+            y.float() * write,
+            generator,
+            slots=1 + len(others),
+            teams=teams,
+        )
+        state = TrainState.start(config, parameters)
+        sites = (read_site, write_site)
+        return cls(config, total_tokens, *sites, Scales(read, write), tuple(others), state, teams)
 
     @property
     def total_steps(self) -> int:
@@ -88,25 +110,19 @@ class LayerTraining:
         Raises:
             DictionaryError: the loss is not finite; nothing was changed.
         """
-        rate = learning_rate(
-            self.config, self.state.steps, self.total_steps, len(self.state.parameters.b_enc)
-        )
-        return train_step(
-            self.config,
-            self.state,
-            x.float() * self.scales.read,
-            y.float() * self.scales.write,
-            rate=rate,
-            dead_after=self.dead_after,
-        )
+        return step_together([self], [x], [y])[0]
 
     def dictionary(self) -> Dictionary:
         """The dictionary as trained so far, for raw activations."""
-        tensors = self.state.parameters.unscaled(self.scales).tensors()
-        kind = SAE if self.config.kind == "sae" else Transcoder
-        return kind(
+        config, state = self.config, self.state
+        trained = state.parameters if state.average is None else state.average
+        tensors = trained.unscaled(self.scales, self.later).tensors()
+        tensors.pop("threshold", None)
+        if config.kind == "clt":
+            tensors["W_dec"] = tensors["W_dec"].unflatten(1, (1 + len(self.later), -1))
+        return _KINDS.get(config.kind, Transcoder)(
             **tensors,
-            activation=TopK(self.config.k),
+            activation=RULES[config.activation].activation(config, trained, state.cut),
             read_site=self.read_site,
             write_site=self.write_site,
         )
@@ -115,14 +131,20 @@ class LayerTraining:
         """All that changes, for a checkpoint: with `restore`, training continues bit for bit."""
         state = self.state
         groups = {"parameters": state.parameters, "first": state.first, "second": state.second}
+        if state.average is not None:
+            groups["average"] = state.average
         named = {
             f"{group}.{name}": tensor
             for group, part in groups.items()
             for name, tensor in part.tensors().items()
         }
-        scales = torch.tensor([self.scales.read, self.scales.write], dtype=torch.float64)
-        steps = torch.tensor(state.steps)
-        return named | {"idle_tokens": state.idle_tokens, "steps": steps, "scales": scales}
+        scales = (self.scales.read, self.scales.write, *self.later)
+        return named | {
+            "idle_tokens": state.idle_tokens,
+            "steps": torch.tensor(state.steps),
+            "cut": torch.tensor(state.cut, dtype=torch.float64),
+            "scales": torch.tensor(scales, dtype=torch.float64),
+        }
 
     @classmethod
     def restore(
@@ -133,21 +155,53 @@ class LayerTraining:
         read_site: AnySite,
         write_site: AnySite,
         total_tokens: int,
+        teams: Teams = ALONE,
     ) -> "LayerTraining":
         """The training that `tensors` was called on, given the settings it was started with."""
-        groups: dict[str, dict[str, Tensor]] = {"parameters": {}, "first": {}, "second": {}}
+        groups: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             group, _, name = key.partition(".")
             if name:
-                groups[group][name] = tensor
-        parameters, first, second = (Parameters.from_tensors(part) for part in groups.values())
+                groups.setdefault(group, {})[name] = tensor
+        parts = {group: Parameters.from_tensors(named) for group, named in groups.items()}
         state = TrainState(
-            parameters,
-            first,
-            second,
+            parts["parameters"],
+            parts["first"],
+            parts["second"],
             idle_tokens=tensors["idle_tokens"],
             steps=int(tensors["steps"]),
-            W_enc_low=low_precision(config, parameters),
+            cut=float(tensors["cut"]),
+            average=parts.get("average"),
+            W_enc_low=low_precision(config, parts["parameters"]),
         )
-        scales = Scales(*tensors["scales"].tolist())
-        return cls(config, total_tokens, read_site, write_site, scales, state)
+        read, write, *later = tensors["scales"].tolist()
+        sites = (read_site, write_site)
+        return cls(config, total_tokens, *sites, Scales(read, write), tuple(later), state, teams)
+
+
+def step_together(
+    trainings: Sequence[LayerTraining],
+    xs: Sequence[Float[Tensor, "N d_in"]],
+    ys: Sequence[Float[Tensor, "N d_out"]],
+) -> list[StepMetrics]:
+    """Train dictionaries whose outputs add up, on a batch of raw activations.
+
+    Args:
+        trainings: one dictionary, or those of all layers of a cross-layer transcoder.
+        xs: what each reads.
+        ys: what each should write to its first slot.
+
+    Raises:
+        DictionaryError: the loss is not finite; nothing was changed.
+    """
+    first = trainings[0]
+    num_features = len(first.state.parameters.b_enc) * first.teams.features.size
+    return train_step(
+        first.config,
+        [each.state for each in trainings],
+        [x.float() * each.scales.read for each, x in zip(trainings, xs, strict=True)],
+        [y.float() * each.scales.write for each, y in zip(trainings, ys, strict=True)],
+        rate=learning_rate(first.config, first.state.steps, first.total_steps, num_features),
+        dead_after=first.dead_after,
+        teams=first.teams,
+    )

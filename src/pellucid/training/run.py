@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from pellucid.core.config import config_to_dict
+from pellucid.core.types import AnySite
 from pellucid.dictionaries.base import Dictionary
 from pellucid.harvest.live import ActivationBatch, ActivationStream
 from pellucid.harvest.rows import TokenRows
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.config import TrainConfig
-from pellucid.training.layer import LayerTraining
+from pellucid.training.layer import LayerTraining, step_together
 from pellucid.training.run_checkpoint import RunCheckpoint
 from pellucid.training.sites import LayerSites
 from pellucid.training.step import StepMetrics
@@ -45,6 +46,18 @@ class RunPlan:
     def total_steps(self) -> int:
         """How many whole batches the tokens make."""
         return max(1, self.total_tokens // self.config.batch_tokens)
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Layers whose dictionaries are stepped together: one by one, or all of a cross-layer's."""
+        layers = list(self.sites)
+        return [layers] if self.config.kind == "clt" else [[layer] for layer in layers]
+
+    def later(self, layer: int) -> list[AnySite]:
+        """What a layer's dictionary writes beyond its own write site."""
+        if self.config.kind != "clt":
+            return []
+        return [pair.write for other, pair in self.sites.items() if other > layer]
 
     def stream(self, model: LanguageModel, source: TextSource) -> ActivationStream:
         """The activations of every layer's sites on a text."""
@@ -114,11 +127,12 @@ class Run:
         batch = next(self.stream)
         if not self._layers:
             self._layers = {layer: self._start(layer, batch) for layer in self.plan.sites}
-        values = batch.values
-        metrics = {
-            layer: training.step(values[training.read_site], values[training.write_site])
-            for layer, training in self._layers.items()
-        }
+        metrics: dict[int, StepMetrics] = {}
+        for layers in self.plan.groups:
+            trainings = [self._layers[layer] for layer in layers]
+            xs = [batch.values[training.read_site] for training in trainings]
+            ys = [batch.values[training.write_site] for training in trainings]
+            metrics |= zip(layers, step_together(trainings, xs, ys), strict=True)
         self.steps += 1
         self.seconds += time.perf_counter() - began
         return metrics
@@ -151,6 +165,7 @@ class Run:
 
     def _start(self, layer: int, batch: ActivationBatch) -> LayerTraining:
         sites = self.plan.sites[layer]
+        later = self.plan.later(layer)
         generator = torch.Generator().manual_seed(self.plan.config.seed * 10_007 + layer)
         return LayerTraining.start(
             self.plan.config,
@@ -160,6 +175,7 @@ class Run:
             write_site=sites.write,
             total_tokens=self.plan.total_tokens,
             generator=generator,
+            later=[batch.values[site] for site in later],
         )
 
     def _restored(self, layer: int, tensors: Mapping[str, Tensor]) -> LayerTraining:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import DataError
+from pellucid.distributed.team import ALONE, Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,18 @@ class Scales:
     write: float
 
 
-def measure_scale(x: Float[Tensor, "N d"], site: str) -> float:
+def measure_scale(x: Float[Tensor, "N d"], site: str, tokens: Team = ALONE.tokens) -> float:
     """The factor that brings the mean squared norm of the rows of x to their width.
+
+    Args:
+        x: activations, here of this process's share of the batch.
+        site: where they come from, for messages.
+        tokens: the processes that have the other shares.
 
     Raises:
         DataError: x is zero throughout, or holds a value that is not finite.
     """
-    mean_square = float(x.double().square().mean())
+    mean_square = float(tokens.sum(x.double().square().mean())) / tokens.size
     if not 0 < mean_square < float("inf"):
         raise DataError(
             f"the activations at {site} have mean square {mean_square}; check the site, and that "

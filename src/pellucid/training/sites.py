@@ -59,10 +59,26 @@ def layer_sites(
             )
     if not layers or len(set(layers)) < len(layers):
         raise ConfigError(f"layers are {list(layers)}; name each layer once")
+    if kind == "clt":
+        _check_cross_layer(sorted(layers), read, write)
     return {
         layer: LayerSites(*(_site(template, layer, side) for template, side in templates))
         for layer in sorted(layers)
     }
+
+
+def _check_cross_layer(layers: Sequence[int], read: str | None, write: str | None) -> None:
+    """A cross-layer transcoder replaces the MLPs of layers that follow each other."""
+    if read or write:
+        raise ConfigError(
+            f"a cross-layer transcoder goes from mlp_in to mlp_out, not from {read} to {write}; "
+            "leave --read and --write out, or train transcoders"
+        )
+    if layers != list(range(layers[0], layers[-1] + 1)):
+        raise ConfigError(
+            f"layers are {', '.join(map(str, layers))}; those of a cross-layer transcoder follow "
+            "each other"
+        )
 
 
 def _templates(

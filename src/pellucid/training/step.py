@@ -1,70 +1,37 @@
-"""One training step of a TopK dictionary without dense gradients.
+"""One training step of sparse dictionaries without dense gradients.
 
-Encoder product and top-k by blocks of tokens, sparse decoding, and gradients straight from the
-active (token, feature) pairs: 2 d F + 8 k d operations a token, where dense autograd pays 10 d F.
-Gradients and optimiser go over the weights together, a block of rows at a time, so that a row is
-fetched from memory once a step and no gradient of a whole matrix exists.
+Encoder product and choice of active features by blocks of tokens, sparse decoding, and gradients
+straight from the active (token, feature) pairs: 2 d F + 8 k d operations a token, where dense
+autograd pays 10 d F. Gradients and optimiser go over the weights together, a block of rows at a
+time, so that a row is fetched from memory once a step and no gradient of a whole matrix exists.
+
+Every kind and activation takes this path. A cross-layer transcoder is several dictionaries stepped
+together: the outputs stand side by side as columns of one target, and the dictionary of each layer
+writes to the columns from its own layer on.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import DictionaryError
 from pellucid.core.types import SparseCodes
-from pellucid.kernels.dispatch import decode, relu_topk, row_gradients
-from pellucid.kernels.pairs import pair_by_feature
+from pellucid.distributed.team import ALONE, Teams
+from pellucid.kernels.dispatch import decode
 from pellucid.training import losses
+from pellucid.training.activations import RULES
+from pellucid.training.activations.base import Chosen
 from pellucid.training.config import TrainConfig
-from pellucid.training.optim import adam_update
-from pellucid.training.parameters import Parameters
-
-# A block of pre-activations stays in the last cache level and below malloc's largest mmap threshold
-# (32 MiB), past which every block would be fresh zeroed pages.
-_BLOCK_BYTES = 24 * 2**20
-_ROWS = 1024
-
-
-@dataclass(slots=True)
-class TrainState:
-    """Everything that a step changes.
-
-    Attributes:
-        parameters: at unit scale, float32.
-        first: Adam's running mean of each gradient.
-        second: Adam's running mean of each squared gradient.
-        idle_tokens: tokens since each feature last fired.
-        steps: updates done.
-        W_enc_low: copy of W_enc in the encoder's dtype, where that is not float32.
-    """
-
-    parameters: Parameters
-    first: Parameters
-    second: Parameters
-    idle_tokens: Int[Tensor, " F"]
-    steps: int
-    W_enc_low: Tensor | None
-
-    @classmethod
-    def start(cls, config: TrainConfig, parameters: Parameters) -> "TrainState":
-        """The state before the first step."""
-        idle = torch.zeros_like(parameters.b_enc, dtype=torch.int64)
-        first, second = parameters.zeros_like(), parameters.zeros_like()
-        return cls(parameters, first, second, idle, 0, low_precision(config, parameters))
-
-
-def low_precision(config: TrainConfig, parameters: Parameters) -> Tensor | None:
-    """The copy of W_enc that the encoder multiplies, or None where it is W_enc itself."""
-    dtype = config.encoder_dtype()
-    return None if dtype == torch.float32 else parameters.W_enc.to(dtype)
+from pellucid.training.encoding import by_prefix, encode
+from pellucid.training.state import TrainState
+from pellucid.training.update import Batch, Revival, update
 
 
 class StepMetrics(NamedTuple):
-    """What one step saw, before its update.
+    """What one step saw of one dictionary and its first output, before the update.
 
     FVU over several steps is the sum of `squared_error` over the sum of `variance`.
     """
@@ -81,134 +48,157 @@ class StepMetrics(NamedTuple):
         return self.squared_error / self.variance
 
 
+class _Encoded(NamedTuple):
+    """One dictionary's part in a step."""
+
+    state: TrainState
+    x: Float[Tensor, "N d_in"]
+    inputs: Float[Tensor, "N d_in"]
+    columns: slice
+    chosen: Chosen
+    dead_codes: SparseCodes | None
+    n_dead: int
+
+
 @torch.no_grad()
 def train_step(
     config: TrainConfig,
-    state: TrainState,
-    x: Float[Tensor, "N d_in"],
-    y: Float[Tensor, "N d_out"],
+    states: Sequence[TrainState],
+    xs: Sequence[Float[Tensor, "N d_in"]],
+    ys: Sequence[Float[Tensor, "N d_out"]],
     *,
     rate: float,
     dead_after: int,
-) -> StepMetrics:
-    """Update `state` in place by one step on a batch of activations at unit scale.
+    teams: Teams = ALONE,
+) -> list[StepMetrics]:
+    """Update dictionaries in place by one step on a batch of activations at unit scale.
 
     Activations and parameters share one dtype (float32; tests use float64).
 
     Args:
-        config: kind, k, auxiliary loss, Adam and precision.
-        state: what to update.
-        x: what the dictionary reads.
-        y: what it should write.
+        config: kind, activation, k, auxiliary loss, Adam and precision.
+        states: what to update: one dictionary, or those of all layers of a cross-layer transcoder.
+        xs: what each dictionary reads.
+        ys: what each should write to its first slot.
         rate: the learning rate.
         dead_after: tokens without firing after which a feature counts as dead.
+        teams: over which processes tokens and features are spread.
 
     Raises:
-        DictionaryError: the loss is not finite; the state is as it was.
+        DictionaryError: the loss is not finite; the states are as they were.
     """
-    parameters = state.parameters
-    inputs = x - parameters.b_dec if config.kind == "sae" else x
-    dead = (state.idle_tokens >= dead_after).nonzero().flatten()
-    aux_k = config.aux_k or max(1, y.shape[1] // 2)
-    codes, dead_codes = encode(config, state, inputs, dead, min(aux_k, len(dead)))
-
-    y_hat = decode(codes.values, codes.indices, parameters.W_dec) + parameters.b_dec
-    if parameters.W_skip is not None:
-        y_hat.addmm_(x, parameters.W_skip.T)
-    error = y - y_hat
-    squared_error, variance = error.square().sum(), losses.batch_variance(y)
-    if not squared_error.isfinite():
+    width = ys[0].shape[1]
+    y = torch.cat(list(ys), dim=1) if len(ys) > 1 else ys[0]
+    variances = [losses.batch_variance(part, teams.tokens) for part in ys]
+    variance = torch.stack(variances).repeat_interleave(width)
+    aux_k = config.aux_k or max(1, width // 2)
+    encoded = [
+        _encode(config, state, x, i * width, aux_k, dead_after, teams)
+        for i, (state, x) in enumerate(zip(states, xs, strict=True))
+    ]
+    errors = _errors(config, encoded, y, teams)
+    squared = teams.tokens.sum(errors[-1].square().sum(dim=0)).unflatten(0, (-1, width)).sum(dim=1)
+    if not squared.isfinite().all():
         raise DictionaryError(
-            f"the loss of step {state.steps} is {float(squared_error)}; lower the learning rate, "
-            "or check that the activations are finite"
+            f"the loss of step {states[0].steps} is {float(squared.sum())}; lower the learning "
+            "rate, or check that the activations are finite"
         )
-    gradient = losses.fidelity_gradient(error, variance)
-    auxiliary = 0.0
-    reconstructions, gradients = [codes], [gradient]
-    if dead_codes is not None:
-        weight = config.aux_coefficient * losses.auxiliary_scale(len(dead), aux_k)
-        error_hat = decode(dead_codes.values, dead_codes.indices, parameters.W_dec)
-        auxiliary = weight * float((error_hat - error).square().sum() / variance)
-        reconstructions.append(dead_codes)
-        gradients.append(losses.auxiliary_gradient(error_hat, error, variance, weight))
-    _update(config, state, reconstructions, gradients, x, inputs, rate)
-    _count_idle(state, codes)
-    return StepMetrics(
-        squared_error=float(squared_error),
-        variance=float(variance),
-        l0=float(codes.l0().mean()),
-        dead=len(dead) / len(parameters.b_enc),
-        auxiliary=auxiliary,
-    )
+    gradients = losses.fidelity_gradients(errors, variance)
+    metrics = []
+    for part, own_error, own_variance in zip(encoded, squared, variances, strict=True):
+        l0 = _mean_l0(part.chosen.codes, teams)
+        learned = [each[:, part.columns] for each in gradients]
+        auxiliary, revival = _auxiliary(
+            config, part, errors[-1][:, part.columns], variance[part.columns], aux_k, teams
+        )
+        batch = Batch(part.x, part.inputs, part.chosen, learned, l0, revival)
+        update(config, part.state, batch, rate=rate, teams=teams)
+        _count_idle(part.state, part.chosen.codes, teams)
+        metrics.append(
+            StepMetrics(
+                squared_error=float(own_error),
+                variance=float(own_variance),
+                l0=l0,
+                dead=part.n_dead / (len(part.state.idle_tokens) * teams.features.size),
+                auxiliary=auxiliary,
+            )
+        )
+    return metrics
 
 
-def encode(
+def _encode(
     config: TrainConfig,
     state: TrainState,
-    inputs: Float[Tensor, "N d_in"],
-    dead: Int[Tensor, " n_dead"],
-    dead_k: int,
-) -> tuple[SparseCodes, SparseCodes | None]:
-    """The k most active features of each token and, if `dead_k`, the most active dead ones."""
-    weight = state.parameters.W_enc if state.W_enc_low is None else state.W_enc_low
-    bias = state.parameters.b_enc.to(weight.dtype)
-    block = max(1, _BLOCK_BYTES // (len(weight) * weight.element_size()))
-    living: list[tuple[Tensor, Tensor]] = []
-    revived: list[tuple[Tensor, Tensor]] = []
-    for part in inputs.split(block):
-        pre = torch.nn.functional.linear(part.to(weight.dtype), weight, bias)
-        living.append(relu_topk(pre, config.k))
-        if dead_k:
-            values, columns = relu_topk(pre.index_select(1, dead), dead_k)
-            revived.append((values, dead[columns]))
-    like = state.parameters.b_enc
-    return _join(living, like), _join(revived, like) if revived else None
-
-
-def _join(parts: Sequence[tuple[Tensor, Tensor]], like: Float[Tensor, " F"]) -> SparseCodes:
-    values, indices = (torch.cat(column) for column in zip(*parts, strict=True))
-    return SparseCodes(values.to(like.dtype), indices, len(like))
-
-
-def _update(
-    config: TrainConfig,
-    state: TrainState,
-    reconstructions: Sequence[SparseCodes],
-    gradients: Sequence[Tensor],
     x: Float[Tensor, "N d_in"],
-    inputs: Float[Tensor, "N d_in"],
-    rate: float,
-) -> None:
-    """Back-propagate through the codes and apply Adam, a block of rows at a time."""
-    parameters = state.parameters
-    pairs = pair_by_feature(reconstructions)
-    output_gradients = torch.cat(list(gradients))
-    b_dec_gradient = gradients[0].sum(dim=0)
-
-    def apply(name: str, gradient: Tensor, rows: slice = slice(None)) -> None:
-        parameter, first, second = (
-            getattr(part, name)[rows] for part in (parameters, state.first, state.second)
-        )
-        adam_update(parameter, gradient, first, second, config=config, rate=rate, step=state.steps)
-
-    for start in range(0, len(parameters.W_enc), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(parameters.W_enc)))
-        found = row_gradients(
-            pairs.rows(rows.start, rows.stop), output_gradients, inputs, parameters.W_dec[rows]
-        )
-        if config.kind == "sae":
-            b_dec_gradient -= found.b_enc @ parameters.W_enc[rows]  # through x - b_dec
-        apply("W_enc", found.W_enc, rows)
-        apply("b_enc", found.b_enc, rows)
-        apply("W_dec", found.W_dec, rows)
-        if state.W_enc_low is not None:
-            state.W_enc_low[rows].copy_(parameters.W_enc[rows])
-    apply("b_dec", b_dec_gradient)
-    if parameters.W_skip is not None:
-        apply("W_skip", gradients[0].T @ x)
-    state.steps += 1
+    first_column: int,
+    aux_k: int,
+    dead_after: int,
+    teams: Teams,
+) -> _Encoded:
+    inputs = x - state.parameters.b_dec if config.kind == "sae" else x
+    dead = (state.idle_tokens >= dead_after).nonzero().flatten()
+    n_dead = int(teams.features.sum(torch.tensor(len(dead), device=x.device)))
+    chosen, dead_codes = encode(
+        config,
+        RULES[config.activation],
+        state.parameters,
+        inputs,
+        dead=dead,
+        dead_k=min(aux_k, n_dead),
+        teams=teams,
+        W_enc=state.W_enc_low,
+    )
+    columns = slice(first_column, first_column + state.parameters.W_dec.shape[1])
+    return _Encoded(state, x, inputs, columns, chosen, dead_codes, n_dead)
 
 
-def _count_idle(state: TrainState, codes: SparseCodes) -> None:
-    state.idle_tokens += len(codes.values)
-    state.idle_tokens[codes.indices[codes.values > 0]] = 0
+def _errors(
+    config: TrainConfig, encoded: Sequence[_Encoded], y: Float[Tensor, "N D"], teams: Teams
+) -> list[Float[Tensor, "N D"]]:
+    """What is missed by the features of parts 0 to i, for every i (see `TrainConfig.parts`)."""
+    error = y - torch.cat([part.state.parameters.b_dec for part in encoded])
+    for part in encoded:
+        if part.state.parameters.W_skip is not None:
+            error.addmm_(part.x, part.state.parameters.W_skip.T, alpha=-1)
+    by_part = [by_prefix(config, part.chosen.codes, teams.features) for part in encoded]
+    errors = []
+    for codes in zip(*by_part, strict=True):
+        written = torch.zeros_like(error)
+        for part, own in zip(encoded, codes, strict=True):
+            written[:, part.columns] += decode(own.values, own.indices, part.state.parameters.W_dec)
+        error = error - teams.features.sum(written)
+        errors.append(error)
+    return errors
+
+
+def _auxiliary(
+    config: TrainConfig,
+    part: _Encoded,
+    error: Float[Tensor, "N D"],
+    variance: Float[Tensor, " D"],
+    aux_k: int,
+    teams: Teams,
+) -> tuple[float, Revival | None]:
+    """The loss on what dead features make of the error, and what they learn from it."""
+    codes = part.dead_codes
+    if codes is None:
+        return 0.0, None
+    weight = config.aux_coefficient * losses.auxiliary_scale(part.n_dead, aux_k)
+    error_hat = decode(codes.values, codes.indices, part.state.parameters.W_dec)
+    error_hat = teams.features.sum(error_hat)
+    missed = ((error_hat - error).square().sum(dim=0) / variance).sum()
+    gradient = losses.auxiliary_gradient(error_hat, error, variance, weight)
+    return weight * float(teams.tokens.sum(missed)), Revival(codes, gradient)
+
+
+def _mean_l0(codes: SparseCodes, teams: Teams) -> float:
+    """Active features a token, over all processes."""
+    active = teams.tokens.sum(teams.features.sum((codes.values != 0).sum()))
+    return int(active) / (len(codes.values) * teams.tokens.size)
+
+
+def _count_idle(state: TrainState, codes: SparseCodes, teams: Teams) -> None:
+    fired = torch.zeros_like(state.parameters.b_enc)
+    fired[codes.indices[codes.values > 0]] = 1
+    state.idle_tokens += len(codes.values) * teams.tokens.size
+    state.idle_tokens[teams.tokens.sum(fired) > 0] = 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.training.config import TrainConfig
 
 Named = dict[str, Tensor]
-SPARSITY = {"jumprelu": 0.1, "relu": 0.003}
+SPARSITY = {"jumprelu": 0.1, "relu": 0.05}
 BANDWIDTH = 0.5
 
 

@@ -26,4 +26,5 @@ def config_from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """The plain, JSON-able form of a configuration dataclass."""
-    return asdict(config)
+    values = asdict(config)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pellucid.core.errors import DataError
-from pellucid.core.types import AnySite
+from pellucid.core.types import AnySite, SparseCodes
 from pellucid.dictionaries.base import Dictionary
 from pellucid.harvest.live import ActivationBatch
 
@@ -87,17 +87,11 @@ class _LayerMeter:
     """The sums of one dictionary over the batches seen."""
 
     def __init__(self, dictionary: Dictionary) -> None:
-        self._dictionary = dictionary
         self._totals: ErrorTotals | None = None
         self._active = 0
         self._fired: Bool[Tensor, " F"] = torch.zeros(dictionary.num_features, dtype=torch.bool)
 
-    def add(self, values: Mapping[AnySite, Float[Tensor, "N D"]]) -> None:
-        x, y = values[self._dictionary.read_site], values[self._dictionary.write_site]
-        codes = self._dictionary.encode(x)
-        output = self._dictionary.decode(codes)
-        linear = self._dictionary.skip(x)
-        error = y - (output if linear is None else output + linear)
+    def add(self, codes: SparseCodes, y: Float[Tensor, "N D"], error: Float[Tensor, "N D"]) -> None:
         totals = ErrorTotals.of(y, float(error.double().square().sum()))
         self._totals = totals if self._totals is None else self._totals + totals
         active = codes.values != 0
@@ -114,11 +108,37 @@ class _LayerMeter:
         )
 
 
+def reconstructions(
+    dictionaries: Mapping[int, Dictionary], values: Mapping[AnySite, Float[Tensor, "N D"]]
+) -> dict[int, tuple[SparseCodes, Float[Tensor, "N D"]]]:
+    """By layer, the codes of each dictionary and what is made of the site it writes first.
+
+    Args:
+        dictionaries: by layer; the layers of a cross-layer transcoder add up.
+        values: activations of every site they read.
+    """
+    shared: dict[AnySite, Tensor] = {}
+    own: dict[int, tuple[SparseCodes, Tensor]] = {}
+    for layer in sorted(dictionaries):
+        dictionary = dictionaries[layer]
+        x = values[dictionary.read_site]
+        codes = dictionary.encode(x)
+        output, linear = dictionary.decode(codes), dictionary.skip(x)
+        output = output if linear is None else output + linear
+        own[layer] = codes, output + shared.get(dictionary.write_site, 0)
+        for slot, site in enumerate(dictionary.write_sites[1:], 1):
+            shared[site] = dictionary.decode(codes, slot) + shared.get(site, 0)
+    return own
+
+
 @torch.no_grad()
 def measure_dictionaries(
     dictionaries: Mapping[int, Dictionary], stream: Iterable[ActivationBatch], *, tokens: int
 ) -> list[LayerFidelity]:
     """FVU, L0 and dead share of every dictionary, by layer, on the first `tokens` tokens or more.
+
+    The FVU of a cross-layer transcoder's layer is that of the layer's output, to which the layers
+    below write too.
 
     Args:
         dictionaries: by layer; the stream must carry their sites.
@@ -131,8 +151,9 @@ def measure_dictionaries(
     meters = {layer: _LayerMeter(dictionary) for layer, dictionary in dictionaries.items()}
     seen = 0
     for batch in stream:
-        for meter in meters.values():
-            meter.add(batch.values)
+        for layer, (codes, output) in reconstructions(dictionaries, batch.values).items():
+            y = batch.values[dictionaries[layer].write_site]
+            meters[layer].add(codes, y, y - output)
         seen += len(batch.tokens)
         if seen >= tokens:
             break

@@ -38,11 +38,11 @@ class TrainConfig:
         prefixes: Matryoshka (Bussmann et al. 2025): sizes, rising, of first parts of the dictionary
             that each reconstruct alone too; the loss is the mean over them and the whole.
         sparsity: jumprelu: weight of (L0 / k - 1)^2, 0.1 by default; relu: weight of the L1 penalty
-            mean_tokens sum_f a_f |W_dec_f| / sqrt(d_out), 0.003 by default, which decides L0
+            mean_tokens sum_f a_f |W_dec_f| / sqrt(d_out), 0.05 by default, which decides L0
             (both measured: docs/log.md).
         bandwidth: jumprelu: width of the window around a threshold within which it learns, for
             pre-activations whose standard deviation is about 1 at the start; 0.5 by default.
-        cut_memory: batchtopk: how much of the inference threshold's running mean stays a step, 0.99
+        cut_memory: batchtopk: how much of the inference threshold's running mean stays a step, 0.9
             by default.
         decoder_norm: "free", or "unit": a feature's decoder row is kept at norm 1 (Bricken et al.
             2023), its gradient less the part along the row.

@@ -118,7 +118,7 @@ def update(
     if parameters.W_skip is not None:
         apply("W_skip", batch.gradients[0].T @ batch.x)
     if batch.chosen.cut is not None:
-        memory = 0.99 if config.cut_memory is None else config.cut_memory
+        memory = 0.9 if config.cut_memory is None else config.cut_memory
         state.cut += _mean_weight(memory, state.steps) * (batch.chosen.cut - state.cut)
     state.steps += 1
 

@@ -5,6 +5,9 @@ import torch
 
 from pellucid.core.errors import ConfigError, DataError, DictionaryError
 from pellucid.core.types import AnySite, Site
+from pellucid.dictionaries import TopK
+from pellucid.distributed.team import ALONE
+from pellucid.training.activations import RULES
 from pellucid.training.config import TrainConfig
 from pellucid.training.layer import LayerTraining
 from pellucid.training.scales import measure_scale
@@ -82,10 +85,19 @@ def test_scales_bring_the_mean_squared_norm_to_the_width() -> None:
     assert float(scaled.square().sum(dim=1).mean()) == pytest.approx(8, rel=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+RESTORED: list[dict[str, object]] = [
+    {},
+    {"precision": "bfloat16"},
+    {"activation": "batchtopk"},
+    {"activation": "jumprelu", "average": 0.9},
+    {"activation": "relu", "decoder_norm": "unit", "prefixes": (10, 30)},
+]
+
+
+@pytest.mark.parametrize("changes", RESTORED, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_restored_training_continues_bit_for_bit(kind: str, precision: str) -> None:
-    config = _config(kind, precision=precision, dead_after=2 * BATCH)
+def test_a_restored_training_continues_bit_for_bit(kind: str, changes: dict[str, object]) -> None:
+    config = _config(kind, dead_after=2 * BATCH, **changes)
     batches = _batches(kind, 24)
     whole = _start(config, batches, 24 * BATCH)
     for x, y in batches:
@@ -102,6 +114,98 @@ def test_a_restored_training_continues_bit_for_bit(kind: str, precision: str) ->
     assert whole.tensors().keys() == resumed.tensors().keys()
     for name, tensor in whole.tensors().items():
         assert torch.equal(resumed.tensors()[name], tensor), name
+
+
+@pytest.mark.parametrize("activation", ["batchtopk", "jumprelu", "relu"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_activations_explain_the_variance_too(kind: str, activation: str) -> None:
+    """And with few active features a token, also once the dictionary is finished."""
+    batches = _batches(kind, 300)
+    training = _start(_config(kind, activation=activation), batches, 300 * BATCH)
+    *_, last = [training.step(x, y) for x, y in batches]
+    x, y = _batches(kind, 301)[-1]
+    dictionary = training.dictionary()
+    error = (y - dictionary(x)).square().sum() / (y - y.mean(dim=0)).square().sum()
+    assert last.fvu < 0.2
+    assert float(error) < 0.2
+    l0 = float(dictionary.encode(x).l0().mean())
+    assert 1 < l0 < 8
+    assert activation != "batchtopk" or l0 == pytest.approx(4, rel=0.2)
+
+
+def test_the_budget_of_a_batch_is_spent_exactly() -> None:
+    """k N pairs a step, also where one token takes more than the candidates first looked for."""
+    batches = _batches("transcoder", 3)
+    greedy = [(x * torch.linspace(0, 30, BATCH)[:, None], y) for x, y in batches]
+    training = _start(_config("transcoder", activation="batchtopk", k=2), greedy, 3 * BATCH)
+    most = 0
+    for x, y in greedy:
+        codes = RULES["batchtopk"].settle(
+            training.config,
+            TopK(60)(_pre_activations(training, x)),
+            None,
+            ALONE,
+        )
+        assert codes is not None
+        most = max(most, int(codes.codes.l0().max()))
+        assert training.step(x, y).l0 == 2
+    assert most > 8
+
+
+def _pre_activations(training: LayerTraining, x: torch.Tensor) -> torch.Tensor:
+    parameters = training.state.parameters
+    return x * training.scales.read @ parameters.W_enc.T + parameters.b_enc
+
+
+def test_a_stronger_penalty_leaves_fewer_features_active() -> None:
+    batches = _batches("transcoder", 200)
+    l0 = []
+    for sparsity in (1e-3, 0.5, 3.0):
+        config = _config("transcoder", activation="relu", sparsity=sparsity)
+        training = _start(config, batches, 200 * BATCH)
+        l0.append([training.step(x, y) for x, y in batches][-1].l0)
+    assert l0[0] > 1.2 * l0[1] > 1.8 * l0[2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoder_rows_kept_at_norm_one(kind: str) -> None:
+    batches = _batches(kind, 20)
+    training = _start(_config(kind, decoder_norm="unit"), batches, 20 * BATCH)
+    for x, y in batches:
+        training.step(x, y)
+        norms = training.state.parameters.W_dec.norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_the_running_mean_of_the_weights_is_what_is_saved() -> None:
+    batches = _batches("transcoder", 30)
+    training = _start(_config("transcoder", average=0.8), batches, 30 * BATCH)
+    expected: torch.Tensor | None = None
+    for steps, (x, y) in enumerate(batches):
+        training.step(x, y)
+        now = training.state.parameters.W_dec.double()
+        weight = max(0.2, 1 / (steps + 1))
+        expected = now if expected is None else expected + weight * (now - expected)
+    assert expected is not None
+    saved = training.dictionary().W_dec * training.scales.write
+    torch.testing.assert_close(saved.double(), expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(saved, training.state.parameters.W_dec)
+
+
+def test_every_prefix_reconstructs_by_itself() -> None:
+    """The first features alone do better where they were trained to stand alone."""
+    batches = _batches("transcoder", 300)
+    alone = []
+    for prefixes in ((), (10,)):
+        training = _start(_config("transcoder", prefixes=prefixes), batches, 300 * BATCH)
+        for x, y in batches:
+            training.step(x, y)
+        dictionary = training.dictionary()
+        x, y = _batches("transcoder", 301)[-1]
+        codes = dictionary.encode(x).dense()
+        error = y - codes[:, :10] @ dictionary.W_dec[:10] - dictionary.b_dec
+        alone.append(float(error.square().sum() / (y - y.mean(dim=0)).square().sum()))
+    assert alone[1] < 0.8 * alone[0]
 
 
 def test_tokens_since_firing_are_counted() -> None:

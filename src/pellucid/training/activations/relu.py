@@ -13,7 +13,7 @@ from pellucid.training.activations.base import ActivationRule, Candidates, Chose
 from pellucid.training.config import TrainConfig
 from pellucid.training.parameters import Parameters
 
-_SPARSITY = 0.003
+_SPARSITY = 0.05
 
 
 @final

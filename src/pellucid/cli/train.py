@@ -6,10 +6,11 @@ import typer
 
 from pellucid.cli import options
 from pellucid.cli.run import Run
-from pellucid.cli.values import parse_count, parse_layers
+from pellucid.cli.values import parse_count, parse_counts, parse_layers
 from pellucid.core.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
+DecoderNorm = Literal["free", "unit"]
 Stored = Literal["float32", "float16"]
 
 
@@ -19,9 +20,11 @@ def train(
     out: options.OutFolder,
     data: options.Data = None,
     kind: Annotated[
-        str, typer.Option("--kind", help="transcoder, skip-transcoder or sae.")
+        str, typer.Option("--kind", help="transcoder, skip-transcoder, sae or clt (cross-layer).")
     ] = "transcoder",
-    activation: Annotated[str, typer.Option("--activation", help="topk.")] = "topk",
+    activation: Annotated[
+        str, typer.Option("--activation", help="topk, batchtopk, jumprelu or relu.")
+    ] = "topk",
     features: Annotated[
         int | None,
         typer.Option("--features", parser=parse_count, metavar="F", help="Features a dictionary."),
@@ -36,6 +39,27 @@ def train(
         ),
     ] = None,
     k: Annotated[int, typer.Option("--k", metavar="K", help="Active features a token.")] = 32,
+    prefixes: Annotated[
+        str,
+        typer.Option(
+            "--prefixes",
+            metavar="F,F",
+            help="Matryoshka: numbers of first features that reconstruct alone too, as in 256,1024.",
+        ),
+    ] = "",
+    sparsity: Annotated[
+        float | None,
+        typer.Option("--sparsity", help="Weight of the penalty of relu (L1) and jumprelu (L0)."),
+    ] = None,
+    decoder_norm: Annotated[
+        DecoderNorm, typer.Option("--decoder-norm", help="Of each feature: unit keeps it at 1.")
+    ] = "free",
+    average: Annotated[
+        float | None,
+        typer.Option(
+            "--average", help="Save a running mean of the weights that keeps this share a step."
+        ),
+    ] = None,
     layers: Annotated[
         str | None, typer.Option("--layers", metavar="0-3", help="Which layers; all by default.")
     ] = None,
@@ -94,6 +118,9 @@ def train(
     settings: dict[str, Any] = {"kind": kind, "activation": activation, "k": k}
     settings |= {"batch_tokens": batch_tokens, "learning_rate": learning_rate}
     settings |= {"precision": precision, "seed": run.seed}
+    settings |= {"sparsity": sparsity, "decoder_norm": decoder_norm, "average": average}
+    if prefixes:
+        settings["prefixes"] = options.parsed("--prefixes", parse_counts, prefixes)
     settings |= _size(features, expansion)
     by_path = read is not None or write is not None
     data = options.or_specimen(data, model, "--data")

@@ -22,6 +22,15 @@ def parse_count(text: str | int) -> int:
     return int(number)
 
 
+def parse_counts(text: str) -> tuple[int, ...]:
+    """Read counts such as `256,1024` or `1k,8k`.
+
+    Raises:
+        ValueError: a part is not a count.
+    """
+    return tuple(parse_count(part) for part in text.split(","))
+
+
 def parse_seed(text: str | int) -> int:
     """Read a whole number of at least 0.
 

@@ -20,7 +20,7 @@ LAYERS = 3
 
 
 class Setting(NamedTuple):
-    """Dictionaries in the middle of training (no parameter is at its initial value), and a batch."""
+    """Dictionaries in the middle of training (no parameter is an initial one), and a batch."""
 
     config: TrainConfig
     states: list[TrainState]

@@ -44,7 +44,7 @@ def train(
         typer.Option(
             "--prefixes",
             metavar="F,F",
-            help="Matryoshka: numbers of first features that reconstruct alone too, as in 256,1024.",
+            help="Matryoshka: sizes of first parts that reconstruct alone too, as in 256,1024.",
         ),
     ] = "",
     sparsity: Annotated[

@@ -13,6 +13,7 @@ from pellucid.core.files import sha256, write_text
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
+_SEAL = "checksum"
 
 
 def software_versions() -> dict[str, str]:
@@ -57,9 +58,12 @@ class Manifest:
     def write(self, folder: Path, files: list[str]) -> None:
         """Write `manifest.json` into `folder`, with checksums of the named files."""
         self.files = {name: sha256(Path(folder) / name) for name in sorted(files)}
+        self.save(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder`, with the checksums it has, and one of its own."""
         record = asdict(self) | {"config_hash": config_hash(self.config)}
-        text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
-        write_text(Path(folder) / MANIFEST_NAME, text + "\n")
+        write_text(Path(folder) / MANIFEST_NAME, _text(record | {_SEAL: _seal(record)}))
 
 
 def read_manifest(folder: Path, *, kind: str, verify: bool = True) -> Manifest:
@@ -77,8 +81,15 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = True) -> Manifest:
     folder = Path(folder)
     path = folder / MANIFEST_NAME
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record.pop("config_hash", None)
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text)
+        if not _is_sealed(record, text):
+            raise CheckpointError(
+                f"{path} is damaged (its checksum differs); restore it from a copy or make the "
+                "artifact again"
+            )
+        for name in ("config_hash", _SEAL):
+            record.pop(name, None)
         manifest = Manifest(**record)
     except FileNotFoundError:
         raise CheckpointError(
@@ -98,6 +109,23 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = True) -> Manifest:
     if verify:
         _verify_files(folder, manifest)
     return manifest
+
+
+def _text(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _seal(record: dict[str, Any]) -> str:
+    """The SHA-256 of a manifest's text without its own checksum."""
+    return hashlib.sha256(_text(record).encode()).hexdigest()
+
+
+def _is_sealed(record: dict[str, Any], text: str) -> bool:
+    """Whether a manifest is byte for byte what was written; those before 0.2 cannot tell."""
+    if _SEAL not in record:
+        return True
+    unsealed = {name: value for name, value in record.items() if name != _SEAL}
+    return _text(record) == text and _seal(unsealed) == record[_SEAL]
 
 
 def _verify_files(folder: Path, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pellucid.core.types import AnySite
-from pellucid.harvest.live import ActivationBatch
+from pellucid.harvest.activations import ActivationBatch
 from pellucid.harvest.rows import Row, TokenRows, padded_batches
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
@@ -65,7 +65,7 @@ class EvaluationRows:
             after = stream.position
             if after.reading > 0:
                 break
-            drawn.append((row, after.document - (after.piece == 0)))
+            drawn.append((row, after.document - (after.token == 0)))
             self.tokens += len(row.text)
         drawn.sort(key=lambda pair: len(pair[0].ids))
         numbers = {document: n for n, document in enumerate(sorted({d for _, d in drawn}))}

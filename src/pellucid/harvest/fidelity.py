@@ -15,7 +15,7 @@ from torch import Tensor
 from pellucid.core.errors import DataError
 from pellucid.core.types import AnySite, SparseCodes
 from pellucid.dictionaries.base import Dictionary
-from pellucid.harvest.live import ActivationBatch
+from pellucid.harvest.activations import ActivationBatch
 
 
 @dataclass(slots=True, kw_only=True)

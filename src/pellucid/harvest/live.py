@@ -1,30 +1,26 @@
-"""Activations harvested live: the model reads text, its sites' values come out shuffled."""
+"""Activations harvested live: the model reads rows of text, block by block."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pellucid.core.errors import ConfigError
+from pellucid.core.errors import DataError
 from pellucid.core.types import AnySite
+from pellucid.harvest.activations import ActivationSource, Block
+from pellucid.harvest.config import HarvestConfig
 from pellucid.harvest.rows import Row, RowBatch, TextPosition, TokenRows, padded_batches
-from pellucid.harvest.shuffle import ActivationBuffer, fill_order
+from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 
 FORWARD_TOKENS = 2048
 """Positions in one forward pass of the model (measured: 1024 to 2048 is fastest on a CPU)."""
-BUFFER_BYTES = 1 << 29
-MOST_BUFFERED_TOKENS = 1 << 17
-
-
-class ActivationBatch(NamedTuple):
-    """Activations of N tokens at several sites, in float32, and the tokens' ids."""
-
-    values: dict[AnySite, Float[Tensor, "N D"]]
-    tokens: Int[Tensor, " N"]
+MOST_BLOCK_TOKENS = 1 << 14
+BLOCK_BYTES = 1 << 27
 
 
 def site_widths(model: LanguageModel, sites: Sequence[AnySite]) -> dict[AnySite, int]:
@@ -37,133 +33,146 @@ def site_widths(model: LanguageModel, sites: Sequence[AnySite]) -> dict[AnySite,
     return {site: value.shape[-1] for site, value in model.activations(ids, sites).items()}
 
 
-def tokens_to_shuffle(widths: Sequence[int]) -> int:
-    """How many tokens to shuffle together: what `BUFFER_BYTES` hold in float32, within a bound."""
-    return min(BUFFER_BYTES // (4 * sum(widths)), MOST_BUFFERED_TOKENS)
+def tokens_a_block(widths: Sequence[int]) -> int:
+    """How many tokens make a block: what `BLOCK_BYTES` hold in float32, within bounds.
+
+    More tokens make rows of more equal length share a pass; fewer than a pass would waste it.
+    """
+    held = BLOCK_BYTES // (4 * sum(widths))
+    return max(FORWARD_TOKENS, min(held, MOST_BLOCK_TOKENS))
 
 
-class ActivationStream:
-    """An endless iterator of shuffled `ActivationBatch`es; all sites come from one forward pass.
+class LiveActivations(ActivationSource):
+    """What a model computes on a text; all sites come from one forward pass.
 
-    It fills a buffer with the activations of consecutive text, gives them out in a random order,
-    and fills it again. The state is where in the text the fill began, the fill's number and how
-    many batches of it are out: resuming harvests that one fill again, so the batches that follow
-    are bit for bit those of an uninterrupted stream (with the same number of threads).
+    A block is as many whole rows as hold `tokens_a_block` tokens of text, fewer where the text
+    ends. Its rows are read in passes of similar length; its tokens are in the order of the text.
 
     Args:
         model: runs without gradients, and stops after the deepest site.
-        rows: where the tokens come from; the stream alone must read them.
+        source: the text.
         sites: what to harvest.
-        batch_tokens: how many tokens every batch has.
-        fill_batches: how many batches are shuffled together.
-        seed: of the order.
-        autocast: run the model's forward in bfloat16; the values are float32 all the same.
+        config: how to read.
+
+    Attributes:
+        widths: of every site.
+        rows: where the tokens come from; this object alone must read them.
 
     Raises:
-        ConfigError: sizes that make no batch.
-        SiteError: the model has no such site (at the first batch).
+        ConfigError: the model cannot read text so.
+        DataError: the text has no token that the model could learn from.
+        SiteError: the model has no such site.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        rows: TokenRows,
+        source: TextSource,
         sites: Sequence[AnySite],
-        *,
-        batch_tokens: int,
-        fill_batches: int,
-        seed: int = 0,
-        autocast: bool = False,
+        config: HarvestConfig,
     ) -> None:
-        for name, value in (("batch_tokens", batch_tokens), ("fill_batches", fill_batches)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; give a positive number")
-        self.rows = rows
-        self._model, self._sites = model, list(dict.fromkeys(sites))
-        self._batch_tokens, self._fill_batches = batch_tokens, fill_batches
-        self._seed, self._autocast = seed, autocast
-        self._buffer = ActivationBuffer(batch_tokens * fill_batches)
-        self._order: Int[Tensor, " fill"] | None = None
-        self._fill, self._next_batch = 0, 0
-        self._start = _FillStart(rows.position, 0)
-        self._following = self._start
+        self.name = source.name
+        self.widths = site_widths(model, list(dict.fromkeys(sites)))
+        self.rows = TokenRows(source, model, length=config.context_length, packing=config.packing)
+        self._model, self._config = model, config
+        self._block_tokens = tokens_a_block(list(self.widths.values()))
 
-    def __iter__(self) -> "ActivationStream":
-        return self
+    @property
+    def tokens_a_reading(self) -> int | None:  # type: ignore[override]
+        """See `ActivationSource`."""
+        return self.rows.tokens_a_reading
 
-    def __next__(self) -> ActivationBatch:
-        if self._order is None:
-            self._order = self._harvest()
-        begin = self._next_batch * self._batch_tokens
-        chosen = self._order[begin : begin + self._batch_tokens]
-        batch = ActivationBatch(*self._buffer.take(chosen))
-        self._next_batch += 1
-        if self._next_batch == self._fill_batches:
-            self._fill, self._next_batch = self._fill + 1, 0
-            self._start, self._order = self._following, None
-        return batch
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self._model.device
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on from here; JSON-able."""
+    def next_block(self) -> Block:
+        """See `ActivationSource.next_block`."""
+        values, tokens = self._read(self.rows.take(self._block_tokens))
+        multiple = self._config.exclude_high_norm
+        if multiple is None:
+            return Block(values, tokens, 0)
+        kept = _within_norm(values, multiple)
+        if not kept.any():
+            raise DataError(
+                f"exclude_high_norm {multiple} leaves no token of a block of {len(tokens)} of "
+                f"{self.name}; give a larger multiple"
+            )
+        values = {site: rows[kept] for site, rows in values.items()}
+        return Block(values, tokens[kept.cpu()], int((~kept).sum()))
+
+    def settings(self) -> dict[str, Any]:
+        """See `ActivationSource.settings`."""
         return {
-            "fill": self._fill,
-            "next_batch": self._next_batch,
-            "text": self._start.text.to_json(),
-            "skipped": self._start.skipped,
+            **self._config.to_json(),
+            "block_tokens": self._block_tokens,
+            "stored": "float32",
+            "order": "text",
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken, on a stream made with the same arguments."""
-        self._fill, self._next_batch = state["fill"], state["next_batch"]
-        self._start = _FillStart(TextPosition(**state["text"]), state["skipped"])
-        self._order = None
+    def identity(self) -> dict[str, Any]:
+        """What decides every value; a cache is of use to whoever asks for the same. JSON-able."""
+        return {
+            "model": self._model.fingerprint(),
+            "text": self.rows.source.fingerprint,
+            "sites": {str(site): width for site, width in self.widths.items()},
+            **self._config.to_json(),
+            "block_tokens": self._block_tokens,
+        }
 
-    def _harvest(self) -> Int[Tensor, " fill"]:
-        """Fill the buffer; the order in which to give it out."""
-        rows, self._following = self._collect_rows()
-        self._buffer.clear()
-        for batch in padded_batches(rows, max_tokens=FORWARD_TOKENS):
-            self._buffer.append(self._activations(batch), batch.ids[batch.text])
-        return fill_order(len(self._buffer), seed=self._seed, fill=self._fill)
+    def state_dict(self) -> dict[str, int]:
+        """See `ActivationSource.state_dict`."""
+        return self.rows.position.to_json()
 
-    def _collect_rows(self) -> tuple[list[Row], "_FillStart"]:
-        """Rows whose text is exactly one fill, and where the next fill begins.
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See `ActivationSource.load_state_dict`."""
+        position = TextPosition(**state)
+        if position != self.rows.position:
+            self.rows.position = position
 
-        A row that the fill has no room for is cut: what is left of it begins the next fill, where
-        the model reads the row once more.
-        """
-        self.rows.position = self._start.text
-        rows: list[Row] = []
-        skipped = self._start.skipped
-        missing = self._batch_tokens * self._fill_batches
-        while True:
-            position = self.rows.position
-            ids, text = next(self.rows)
-            taken = text[skipped : skipped + missing]
-            rows.append(Row(ids, taken))
-            missing -= len(taken)
-            if not missing:
-                given = skipped + len(taken)
-                if given < len(text):
-                    return rows, _FillStart(position, given)
-                return rows, _FillStart(self.rows.position, 0)
-            skipped = 0
+    def _read(
+        self, rows: list[Row]
+    ) -> tuple[dict[AnySite, Float[Tensor, "N D"]], Int[Tensor, " N"]]:
+        """What the model computes at every text token of some rows, in their order."""
+        tokens = torch.tensor([row.ids[place] for row in rows for place in row.text])
+        values = {
+            site: torch.empty((len(tokens), width), device=self.device)
+            for site, width in self.widths.items()
+        }
+        ends = list(accumulate(len(row.text) for row in rows))
+        by_length = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
+        ordered = [
+            place
+            for number in by_length
+            for place in range(ends[number] - len(rows[number].text), ends[number])
+        ]
+        done = 0
+        for batch in padded_batches([rows[n] for n in by_length], max_tokens=FORWARD_TOKENS):
+            taken = int(batch.text.sum())
+            places = torch.tensor(ordered[done : done + taken], device=self.device)
+            for site, part in self._activations(batch).items():
+                values[site][places] = part
+            done += taken
+        return values, tokens
 
     def _activations(self, batch: RowBatch) -> dict[AnySite, Float[Tensor, "N D"]]:
         device = self._model.device
         ids, mask = batch.ids.to(device), batch.mask.to(device)
         places = batch.text.flatten().nonzero().flatten().to(device)
-        reduced = torch.autocast(device.type, torch.bfloat16) if self._autocast else nullcontext()
-        with torch.no_grad(), reduced:
-            values = self._model.activations(ids, self._sites, mask=mask)
+        reduced = self._config.forward_precision == "bfloat16"
+        precision = torch.autocast(device.type, torch.bfloat16) if reduced else nullcontext()
+        with torch.no_grad(), precision:
+            values = self._model.activations(ids, list(self.widths), mask=mask)
         return {
             site: value.flatten(0, 1).index_select(0, places).float()
             for site, value in values.items()
         }
 
 
-class _FillStart(NamedTuple):
-    """Where a fill begins: a row, and how many of its text tokens earlier fills have given out."""
-
-    text: TextPosition
-    skipped: int
+def _within_norm(
+    values: dict[AnySite, Float[Tensor, "N D"]], multiple: float
+) -> Bool[Tensor, " N"]:
+    """Which tokens' norms are at most `multiple` times the median at every site; NaN is kept."""
+    norms = torch.stack([rows.norm(dim=1) for rows in values.values()])
+    return ~(norms > multiple * norms.median(dim=1, keepdim=True).values).any(dim=0)

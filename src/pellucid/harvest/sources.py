@@ -1,28 +1,60 @@
 """From what a user writes after `--data` to a text source."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pellucid.core.errors import DataError
 from pellucid.harvest.files import FileText
 from pellucid.harvest.hub import DatasetText
+from pellucid.harvest.mixed import MixedText
 from pellucid.harvest.text import SpecimenText, TextSource
 
 _DATASET_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 
 
-def open_text(data: str | Path | TextSource, *, field: str = "text", seed: int = 0) -> TextSource:
+def open_text(
+    data: str | Path | TextSource | Sequence[str | Path | TextSource],
+    *,
+    field: str = "text",
+    seed: int = 0,
+) -> TextSource:
     """The text that `data` names, checked.
 
     Args:
         data: `specimen`; a `.txt`, `.jsonl` or `.parquet` file; a folder of them; a dataset of the
-            hub, `owner/name` or `owner/name:configuration`; or a source, returned as it is.
+            hub, `owner/name` or `owner/name:configuration`; or a source, returned as it is. Several
+            of them make a `MixedText`, where a string may end in `=WEIGHT` (1 if it does not).
         field: the field or column of the text, where documents have several.
         seed: the seed of the specimen's corpus.
 
     Raises:
         DataError: it cannot be found or read.
+        ConfigError: weights that are not positive.
     """
+    if isinstance(data, (str, Path, TextSource)):
+        return _open(data, field, seed)
+    if not data:
+        raise DataError("no text is given; give a file, a folder, 'specimen' or a dataset")
+    named = [_weighted(each) for each in data]
+    sources = [_open(source, field, seed) for source, _ in named]
+    if len(sources) == 1:
+        return sources[0]
+    return MixedText(sources, [weight for _, weight in named])
+
+
+def _weighted(data: str | Path | TextSource) -> tuple[str | Path | TextSource, float]:
+    """A source and its weight; a name that is a file's, as it stands, is only a name."""
+    if not isinstance(data, str) or Path(data).exists():
+        return data, 1.0
+    name, equals, weight = data.rpartition("=")
+    try:
+        return (name, float(weight)) if equals else (data, 1.0)
+    except ValueError:
+        return data, 1.0
+
+
+def _open(data: str | Path | TextSource, field: str, seed: int) -> TextSource:
     if isinstance(data, TextSource):
         return data
     if data == "specimen":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -16,9 +16,13 @@ from pellucid.core.errors import ConfigError, PellucidError
 from pellucid.core.files import storage_errors
 from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
+from pellucid.harvest.cache.use import CacheOrder, through_cache
+from pellucid.harvest.config import ForwardPrecision, HarvestConfig
 from pellucid.harvest.fidelity import LayerFidelity, measure_dictionaries
-from pellucid.harvest.live import site_widths, tokens_to_shuffle
+from pellucid.harvest.live import site_widths
+from pellucid.harvest.rows import Packing
 from pellucid.harvest.sources import open_text
+from pellucid.harvest.stream import tokens_to_shuffle
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.config import TrainConfig
@@ -58,6 +62,7 @@ class TrainResult:
         tokens_per_second: of harvesting and training together.
         layers: figures by layer, measured when training was over.
         measured_on: "held-out text", or "training text" where the text was too short to split.
+        excluded_tokens: left out of the training text for their high norm.
     """
 
     out: Path
@@ -65,6 +70,7 @@ class TrainResult:
     tokens_per_second: float
     layers: tuple[LayerFidelity, ...]
     measured_on: str
+    excluded_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Its plain form."""
@@ -74,12 +80,13 @@ class TrainResult:
             "tokens_per_second": round(self.tokens_per_second, 1),
             "layers": [layer.to_json() for layer in self.layers],
             "measured_on": self.measured_on,
+            "excluded_tokens": self.excluded_tokens,
         }
 
 
 def train(
     model: LanguageModel,
-    data: str | Path | TextSource,
+    data: str | Path | TextSource | Sequence[str | Path | TextSource],
     out: str | Path,
     *,
     config: TrainConfig | None = None,
@@ -89,13 +96,19 @@ def train(
     write: str | None = None,
     context_length: int | None = None,
     shuffle_tokens: int | None = None,
-    forward_precision: Literal["float32", "bfloat16"] | None = None,
+    forward_precision: ForwardPrecision | None = None,
+    packing: Packing = "documents",
+    exclude_high_norm: float | None = None,
+    cache: str | Path | None = None,
+    cache_dtype: str | None = None,
+    cache_order: CacheOrder = "text",
     field: str = "text",
     resume: bool = False,
     checkpoint_seconds: float = 300.0,
     held_out_tokens: int = 50_000,
     store_dtype: torch.dtype = torch.float32,
     on_progress: Callable[[TrainProgress], None] | None = None,
+    on_cache: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Train one dictionary a layer on a model's activations and save them.
@@ -106,7 +119,8 @@ def train(
 
     Args:
         model: see `load_model`.
-        data: text to train on, see `open_text`; part of it is held out for the final figures.
+        data: text to train on, or several with weights, see `open_text`; part of it is held out
+            for the final figures.
         out: folder to write; must not hold another run.
         config: of the dictionaries; or give its fields as keywords (`k=16, expansion=8`).
         tokens: how many to train on, special tokens not counted; a shorter text is repeated.
@@ -116,25 +130,36 @@ def train(
         context_length: tokens the model reads at once, up to 256 by default.
         shuffle_tokens: tokens shuffled together, by default what 512 MB hold and at most 131,072.
         forward_precision: of the model's forward pass, by default `config.precision`.
+        packing: "documents" or "packed" rows; see `HarvestConfig`.
+        exclude_high_norm: a multiple of the median norm; see `HarvestConfig`.
+        cache: folder of a cache of the activations, used if it is whole, completed if it is
+            partial, made if it is absent.
+        cache_dtype: what a new cache stores; see `through_cache`.
+        cache_order: "text", as live training reads, or "shuffled" throughout the cache.
         field: the field or column of the text, where documents have several.
         resume: go on from the newest checkpoint in `out`.
         checkpoint_seconds: how often to save.
         held_out_tokens: how many tokens of held-out text to measure on at the end.
         store_dtype: what the finished dictionaries are stored as; float16 halves their size.
         on_progress: called after every step.
+        on_cache: told how many tokens of how many are in the cache, while it is made.
         settings: fields of `TrainConfig`, where `config` is not given.
 
     Raises:
         ConfigError: settings that do not fit each other, the model or the run to resume.
         SiteError: the model has no such site.
         DataError: text that cannot be read or learned from.
-        StorageError: the disk refuses; checkpoints saved before are whole.
+        CheckpointError: the cache is damaged.
+        StorageError: the disk refuses, or has no room for the cache; what was saved before is
+            whole.
         TrainingStoppedError: Ctrl-C or SIGTERM; a checkpoint has been saved.
     """
     out = Path(out)
     if config is not None and settings:
         raise ConfigError(f"give config or {', '.join(settings)}, not both")
     config = config or config_from_dict(TrainConfig, settings)
+    if not resume:
+        _check_unused(out)
     text = open_text(data, field=field, seed=config.seed)
     _check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
     plan = _plan(
@@ -144,15 +169,19 @@ def train(
         layers=layers,
         read=read,
         write=write,
-        context_length=context_length,
         shuffle_tokens=shuffle_tokens,
-        forward_precision=forward_precision or config.precision,
+        harvest=HarvestConfig(
+            context_length=context_length or min(LONGEST_CONTEXT, model.context_length),
+            packing=packing,
+            exclude_high_norm=exclude_high_norm,
+            forward_precision=forward_precision or config.precision,
+        ),
     )
-    run = Run(plan, model, text.split("train"))
+    run = _run(plan, model, text.split("train"), cache, cache_dtype, cache_order, on_cache)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if (out / MANIFEST_NAME).exists():
-        return _finished(out, run, resume=resume)
+        return _finished(out, run)
     _begin(run, out, resume=resume)
     _advance(run, out, checkpoint_seconds, on_progress)
     return _finish(run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
@@ -166,15 +195,10 @@ def _plan(
     layers: Sequence[int] | None,
     read: str | None,
     write: str | None,
-    context_length: int | None,
     shuffle_tokens: int | None,
-    forward_precision: str,
+    harvest: HarvestConfig,
 ) -> RunPlan:
     """The whole plan, every setting checked against the model."""
-    if forward_precision not in ("float32", "bfloat16"):
-        raise ConfigError(
-            f"unknown forward precision {forward_precision!r}; use float32 or bfloat16"
-        )
     sites = layer_sites(model, config.kind, layers=layers, read=read, write=write)
     widths = site_widths(model, [site for pair in sites.values() for site in pair])
     for pair in sites.values():
@@ -184,10 +208,36 @@ def _plan(
         config=config,
         total_tokens=tokens,
         sites=sites,
-        context_length=context_length or min(LONGEST_CONTEXT, model.context_length),
+        harvest=harvest,
         fill_batches=max(1, min(shuffled, tokens) // config.batch_tokens),
-        autocast=forward_precision == "bfloat16",
     )
+
+
+def _run(
+    plan: RunPlan,
+    model: LanguageModel,
+    text: TextSource,
+    cache: str | Path | None,
+    dtype: str | None,
+    order: CacheOrder,
+    on_cache: Callable[[int, int], None] | None,
+) -> Run:
+    """The run over a text's activations, live or from a cache that is made first."""
+    live = plan.live(model, text)
+    if cache is None:
+        if dtype is not None or order != "text":
+            raise ConfigError("cache_dtype and cache_order are of a cache; give its folder too")
+        return Run(plan, model, text, live)
+    source = through_cache(
+        live,
+        cache,
+        tokens=plan.harvested_tokens,
+        dtype=dtype,
+        order=order,
+        seed=plan.config.seed,
+        on_progress=on_cache,
+    )
+    return Run(plan, model, text, source)
 
 
 def _check_positive(**counts: int | None) -> None:
@@ -196,15 +246,22 @@ def _check_positive(**counts: int | None) -> None:
             raise ConfigError(f"{name} is {value}; give a positive number")
 
 
+def _check_unused(out: Path) -> None:
+    if (out / MANIFEST_NAME).exists():
+        raise ConfigError(
+            f"{out} already holds trained dictionaries; train into another folder or delete them"
+        )
+    if has_checkpoint(out / _CHECKPOINTS):
+        raise ConfigError(
+            f"{out} already holds a run that is not finished; resume it, or train into another "
+            "folder"
+        )
+
+
 def _begin(run: Run, out: Path, *, resume: bool) -> None:
     """Put the run where it has to start: at its beginning, or at the newest checkpoint."""
     folder = out / _CHECKPOINTS
     if has_checkpoint(folder):
-        if not resume:
-            raise ConfigError(
-                f"{out} already holds a run that is not finished; resume it, or train into "
-                "another folder"
-            )
         checkpoint = load_newest(folder)
         check_identity(checkpoint.identity, run.identity, out=out)
         run.restore(checkpoint)
@@ -258,15 +315,15 @@ def _progress(run: Run, windows: dict[int, Window]) -> TrainProgress:
 
 def _warn_of_repetition(run: Run) -> bool:
     """Whether the text has been read to its end; if so, say how often it will be read."""
-    rows = run.stream.rows
-    if rows.tokens_a_reading is None:
+    source = run.stream.source
+    if source.tokens_a_reading is None:
         return False
-    if rows.tokens_a_reading < run.plan.total_tokens:
+    if source.tokens_a_reading < run.plan.total_tokens:
         logger.warning(
             "the text of %s has %s tokens: it is repeated %d times to train on %s",
-            rows.source.name,
-            f"{rows.tokens_a_reading:,}",
-            math.ceil(run.plan.total_tokens / rows.tokens_a_reading),
+            source.name,
+            f"{source.tokens_a_reading:,}",
+            math.ceil(run.plan.total_tokens / source.tokens_a_reading),
             f"{run.plan.total_tokens:,}",
         )
     return True
@@ -285,7 +342,7 @@ def _finish(
     dictionaries = run.dictionaries()
     held_out = text.split("heldout")
     fill = math.ceil(held_out_tokens / run.plan.config.batch_tokens)
-    stream = replace(run.plan, fill_batches=fill).stream(model, held_out)
+    stream = replace(run.plan, fill_batches=fill).stream(run.plan.live(model, held_out))
     figures = measure_dictionaries(dictionaries, stream, tokens=held_out_tokens)
     result = TrainResult(
         out=out,
@@ -293,6 +350,7 @@ def _finish(
         tokens_per_second=run.tokens_per_second,
         layers=tuple(figures),
         measured_on="training text" if held_out is text else "held-out text",
+        excluded_tokens=run.stream.excluded,
     )
     export = save_dictionaries(
         out / ".export",
@@ -312,13 +370,9 @@ def _finish(
     return result
 
 
-def _finished(out: Path, run: Run, *, resume: bool) -> TrainResult:
+def _finished(out: Path, run: Run) -> TrainResult:
     """The result of a run that is already over, if it is the one asked for."""
     manifest = read_manifest(out, kind=ARTIFACT_KIND)
-    if not resume:
-        raise ConfigError(
-            f"{out} already holds trained dictionaries; train into another folder or delete them"
-        )
     check_identity(manifest.config["training"], run.identity, out=out)
     shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
     results = manifest.results
@@ -328,4 +382,5 @@ def _finished(out: Path, run: Run, *, resume: bool) -> TrainResult:
         tokens_per_second=results["tokens_per_second"],
         layers=tuple(LayerFidelity(**layer) for layer in results["layers"]),
         measured_on=results["measured_on"],
+        excluded_tokens=results["excluded_tokens"],
     )

@@ -11,8 +11,10 @@ from torch import Tensor
 from pellucid.core.config import config_to_dict
 from pellucid.core.types import AnySite
 from pellucid.dictionaries.base import Dictionary
-from pellucid.harvest.live import ActivationBatch, ActivationStream
-from pellucid.harvest.rows import TokenRows
+from pellucid.harvest.activations import ActivationBatch, ActivationSource
+from pellucid.harvest.config import HarvestConfig
+from pellucid.harvest.live import LiveActivations
+from pellucid.harvest.stream import ActivationStream
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.config import TrainConfig
@@ -30,17 +32,15 @@ class RunPlan:
         config: of every dictionary.
         total_tokens: how many to train on.
         sites: by layer.
-        context_length: tokens of text the model reads at once.
+        harvest: how the model reads text.
         fill_batches: batches shuffled together.
-        autocast: whether the model's forward runs in bfloat16.
     """
 
     config: TrainConfig
     total_tokens: int
     sites: dict[int, LayerSites]
-    context_length: int
+    harvest: HarvestConfig
     fill_batches: int
-    autocast: bool
 
     @property
     def total_steps(self) -> int:
@@ -59,28 +59,37 @@ class RunPlan:
             return []
         return [pair.write for other, pair in self.sites.items() if other > layer]
 
-    def stream(self, model: LanguageModel, source: TextSource) -> ActivationStream:
+    @property
+    def harvested_tokens(self) -> int:
+        """How many tokens whole fills of the buffer take."""
+        fills = -(-self.total_steps // self.fill_batches)
+        return fills * self.fill_batches * self.config.batch_tokens
+
+    def live(self, model: LanguageModel, text: TextSource) -> LiveActivations:
         """The activations of every layer's sites on a text."""
+        sites = [site for pair in self.sites.values() for site in pair]
+        return LiveActivations(model, text, sites, self.harvest)
+
+    def stream(self, source: ActivationSource) -> ActivationStream:
+        """Shuffled batches of them."""
         return ActivationStream(
-            model,
-            TokenRows(source, model, length=self.context_length),
-            [site for pair in self.sites.values() for site in pair],
+            source,
             batch_tokens=self.config.batch_tokens,
             fill_batches=self.fill_batches,
             seed=self.config.seed,
-            autocast=self.autocast,
         )
 
-    def identity(self, model: LanguageModel, source: TextSource) -> dict[str, Any]:
+    def identity(
+        self, model: LanguageModel, text: TextSource, source: ActivationSource
+    ) -> dict[str, Any]:
         """What must be equal for two runs to be the same, by name; JSON-able."""
         return config_to_dict(self.config) | {
             "tokens": self.total_tokens,
             "sites": {str(layer): list(map(str, pair)) for layer, pair in self.sites.items()},
-            "context_length": self.context_length,
             "fill_batches": self.fill_batches,
-            "forward_precision": "bfloat16" if self.autocast else "float32",
+            **source.settings(),
             "model": model.fingerprint(),
-            "text": source.fingerprint,
+            "text": text.fingerprint,
         }
 
 
@@ -90,19 +99,18 @@ class Run:
     Args:
         plan: what to do.
         model: whose activations.
-        source: the text to train on.
-
-    Raises:
-        ConfigError: the model cannot read text as the plan asks.
-        DataError: the text has nothing to learn from.
+        text: the text to train on.
+        source: its activations, live or from a cache.
     """
 
-    def __init__(self, plan: RunPlan, model: LanguageModel, source: TextSource) -> None:
+    def __init__(
+        self, plan: RunPlan, model: LanguageModel, text: TextSource, source: ActivationSource
+    ) -> None:
         self.plan = plan
-        self.identity = plan.identity(model, source)
+        self.identity = plan.identity(model, text, source)
         self.steps = 0
         self.seconds = 0.0
-        self.stream = plan.stream(model, source)
+        self.stream = plan.stream(source)
         self._device = model.device
         self._layers: dict[int, LayerTraining] = {}
 

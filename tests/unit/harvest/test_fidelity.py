@@ -9,8 +9,8 @@ from pellucid.core.errors import DataError
 from pellucid.core.types import AnySite, Site
 from pellucid.dictionaries.activations import TopK
 from pellucid.dictionaries.transcoder import Transcoder
+from pellucid.harvest.activations import ActivationBatch
 from pellucid.harvest.fidelity import ErrorTotals, measure_dictionaries
-from pellucid.harvest.live import ActivationBatch
 
 READ, WRITE = Site("mlp_in", 3), Site("mlp_out", 3)
 

@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.core.errors import ConfigError, SiteError
+from pellucid.core.errors import ConfigError, DataError, SiteError
 from pellucid.core.types import ModuleSite, Site
-from pellucid.harvest.live import ActivationBatch, ActivationStream, site_widths, tokens_to_shuffle
-from pellucid.harvest.rows import TokenRows
+from pellucid.harvest.activations import ActivationBatch
+from pellucid.harvest.config import HarvestConfig
+from pellucid.harvest.live import LiveActivations, _within_norm, site_widths
+from pellucid.harvest.stream import ActivationStream, tokens_to_shuffle
 from pellucid.harvest.text import TextList
 from pellucid.models.load import load_model
 from support.tiny_models import tiny_model, word_tokenizer
@@ -25,9 +27,12 @@ SITES = [Site("mlp_in", 0), Site("mlp_out", 0), Site("resid_post", 1)]
 
 def stream_of(documents: list[str] = DOCUMENTS, **options) -> ActivationStream:
     options = {"batch_tokens": 32, "fill_batches": 6, "seed": 5} | options
-    return ActivationStream(
-        MODEL, TokenRows(TextList(documents), MODEL, length=20), SITES, **options
-    )
+    return ActivationStream(live(documents), **options)
+
+
+def live(documents: list[str] = DOCUMENTS, **settings) -> LiveActivations:
+    config = HarvestConfig(**{"context_length": 20} | settings)
+    return LiveActivations(MODEL, TextList(documents), SITES, config)
 
 
 def same(a: ActivationBatch, b: ActivationBatch) -> bool:
@@ -91,7 +96,7 @@ def test_a_fill_is_shuffled_across_documents() -> None:
 
 
 def test_bfloat16_forward_gives_float32_near_the_exact_values() -> None:
-    exact, reduced = next(stream_of()), next(stream_of(autocast=True))
+    exact, reduced = live().next_block(), live(forward_precision="bfloat16").next_block()
     for site in SITES:
         assert reduced.values[site].dtype == torch.float32
         error = (reduced.values[site] - exact.values[site]).norm() / exact.values[site].norm()
@@ -110,3 +115,65 @@ def test_bad_sites_and_sizes_are_refused() -> None:
         site_widths(MODEL, [Site("mlp_in", 9)])
     with pytest.raises(ConfigError, match="batch_tokens is 0"):
         stream_of(batch_tokens=0)
+
+
+# Which tokens are left out
+
+
+def test_tokens_of_high_norm_are_left_out_and_counted() -> None:
+    whole = live().next_block()
+    multiple = 1.25
+    kept = torch.ones(len(whole.tokens), dtype=torch.bool)
+    for site in SITES:
+        norms = whole.values[site].square().sum(dim=1).sqrt()
+        kept &= norms <= multiple * norms.median()
+    block = live(exclude_high_norm=multiple).next_block()
+    assert 0 < block.excluded == int((~kept).sum()) < len(kept) / 2
+    assert block.tokens.equal(whole.tokens[kept])
+    assert all(block.values[site].equal(whole.values[site][kept]) for site in SITES)
+
+
+def test_the_stream_keeps_its_batches_full_and_counts_what_was_left_out() -> None:
+    source = live(exclude_high_norm=1.25)
+    a_reading = source.next_block().excluded
+    stream = ActivationStream(
+        live(exclude_high_norm=1.25), batch_tokens=len(source.next_block().tokens), fill_batches=1
+    )
+    for reading in range(1, 4):
+        next(stream)
+        assert stream.excluded == reading * a_reading
+    resumed = ActivationStream(
+        live(exclude_high_norm=1.25), batch_tokens=len(source.next_block().tokens), fill_batches=1
+    )
+    resumed.load_state_dict(stream.state_dict())
+    next(resumed)
+    assert resumed.excluded == 4 * a_reading
+
+
+def test_a_multiple_that_leaves_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = live(exclude_high_norm=2)
+    nothing = torch.zeros(1, dtype=torch.bool)
+    monkeypatch.setattr(
+        "pellucid.harvest.live._within_norm",
+        lambda values, multiple: nothing.expand(len(values[SITES[0]])),
+    )
+    with pytest.raises(DataError, match="exclude_high_norm 2 leaves no token"):
+        source.next_block()
+
+
+def test_values_that_are_not_numbers_are_left_for_training_to_refuse() -> None:
+    values = {SITES[0]: torch.tensor([[1.0], [float("nan")], [2.0], [1.0]])}
+    assert _within_norm(values, 10.0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"exclude_high_norm": 1}, "exclude_high_norm is 1; give a multiple of the median norm"),
+        ({"packing": "tight"}, "unknown packing 'tight'; use one of documents, packed"),
+        ({"forward_precision": "float8"}, "unknown forward precision 'float8'"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        live(**settings)

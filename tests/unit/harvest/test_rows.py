@@ -48,7 +48,7 @@ def test_a_row_never_joins_two_documents() -> None:
         [BOS, *words(["w7", "w8"])],
         [BOS, *words(["w4", "w5", "w6"])],
     ]
-    assert rows.position == TextPosition(reading=1, document=1, piece=0)
+    assert rows.position == TextPosition(reading=1, document=1, token=0)
     assert rows.tokens_a_reading == 5
 
 
@@ -125,3 +125,60 @@ def test_a_length_that_does_not_fit_is_refused(length: int) -> None:
 def test_a_model_without_tokenizer_is_refused() -> None:
     with pytest.raises(ConfigError, match="no tokenizer"):
         TokenRows(TextList(["w4"]), load_model(tiny_model("llama")), length=8)
+
+
+# Packed rows
+
+
+def packed(documents: list[str], *, length: int) -> TokenRows:
+    return TokenRows(TextList(documents), MODEL, length=length, packing="packed")
+
+
+def test_packed_rows_open_and_close_every_document() -> None:
+    eos = TOKENIZER.eos_token_id
+    w = TOKENIZER.convert_tokens_to_ids(["w4", "w5", "w6", "w7", "w8", "w9"])
+    rows = packed(["w4 w5", "", "w6 w7 w8", "w9"], length=6)
+    assert [next(rows) for _ in range(3)] == [
+        Row([BOS, w[0], w[1], eos, BOS, w[2]], [1, 2, 5]),
+        Row([BOS, w[3], w[4], eos, BOS, w[5]], [1, 2, 5]),
+        Row([BOS, w[0], w[1], eos, BOS, w[2]], [1, 2, 5]),
+    ]
+    assert rows.tokens_a_reading == 6
+
+
+@pytest.mark.parametrize("length", [3, 7, 16, CONTEXT_LENGTH])
+def test_packed_rows_are_full_and_lose_no_token(length: int) -> None:
+    expected = [token for text in DOCUMENTS for token in TOKENIZER.encode(text)]
+    rows = packed(DOCUMENTS, length=length).take(len(expected) + 1)
+    assert [row.ids[place] for row in rows for place in row.text] == expected
+    assert all(len(row.ids) >= length - 1 and row.ids[0] == BOS for row in rows[:-1])
+    assert all(len(row.ids) <= length for row in rows)
+
+
+@settings(max_examples=15, deadline=None)
+@given(taken=st.integers(0, 300), length=st.integers(3, 48))
+def test_any_packed_position_is_found_again(taken: int, length: int) -> None:
+    rows, again = packed(DOCUMENTS, length=length), packed(DOCUMENTS, length=length)
+    for _ in range(taken):
+        next(rows)
+    again.position = rows.position
+    assert list(islice(again, 30)) == list(islice(rows, 30))
+
+
+def test_rows_are_taken_up_to_the_end_of_the_text() -> None:
+    rows = rows_of(["w4 w5 w6", "w7 w8"], length=8)
+    assert [len(rows.take(tokens)) for tokens in (1, 3, 9, 5, 1)] == [1, 1, 2, 2, 1]
+    assert rows.position == TextPosition(reading=3, document=1, token=0)
+
+
+def test_an_encoder_has_no_packed_rows() -> None:
+    with pytest.raises(ConfigError, match="packed rows are for decoders of a known family"):
+        TokenRows(TextList(["a b"]), encoder(), length=8, packing="packed")
+
+
+def test_rows_of_like_length_share_a_pass() -> None:
+    rows = [Row([1] * length, []) for length in [3] * 100 + [200] * 4]
+    assert [tuple(batch.ids.shape) for batch in padded_batches(rows, max_tokens=2048)] == [
+        (100, 3),
+        (4, 200),
+    ]

@@ -19,9 +19,10 @@ from pellucid.core.errors import CheckpointError, ConfigError
 from pellucid.core.files import atomic_directory
 from pellucid.core.manifest import Manifest, read_manifest
 from pellucid.core.types import AnySite, Site
-from pellucid.harvest.live import ActivationStream
-from pellucid.harvest.rows import TokenRows
+from pellucid.harvest.config import HarvestConfig
+from pellucid.harvest.live import LiveActivations
 from pellucid.harvest.sources import open_text
+from pellucid.harvest.stream import ActivationStream
 from pellucid.harvest.text import TextSource
 from pellucid.interventions.tracing.lens import divergence
 from pellucid.models.model import LanguageModel
@@ -218,12 +219,10 @@ def _final(model: LanguageModel) -> Site:
 def _stream(
     model: LanguageModel, text: TextSource, batch_tokens: int, seed: int, fill: int = _FILL
 ) -> ActivationStream:
-    rows = TokenRows(text, model, length=min(_ROW_LENGTH, model.context_length))
+    config = HarvestConfig(context_length=min(_ROW_LENGTH, model.context_length))
     sites = [Site("resid_pre", layer) for layer in range(model.n_layers)]
     return ActivationStream(
-        model,
-        rows,
-        [*sites, _final(model)],
+        LiveActivations(model, text, [*sites, _final(model)], config),
         batch_tokens=batch_tokens,
         fill_batches=fill,
         seed=seed,

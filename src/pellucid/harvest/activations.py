@@ -1,0 +1,69 @@
+"""Activations of a text, block after block: what a model computes now, or what a cache holds.
+
+The tokens of a block are the smallest unit that has to be computed together to come out the same
+bit for bit. How a text is cut into blocks depends on the text, the model's sites and the
+`HarvestConfig`, never on how the activations are used. So live and cached activations of a text
+are the same sequence, and all that comes after it (`stream.ActivationStream`, the trainer) is the
+same code.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pellucid.core.types import AnySite
+
+
+class ActivationBatch(NamedTuple):
+    """Activations of N tokens at several sites, in float32, and the tokens' ids."""
+
+    values: dict[AnySite, Float[Tensor, "N D"]]
+    tokens: Int[Tensor, " N"]
+
+
+class Block(NamedTuple):
+    """Activations of consecutive tokens of text.
+
+    Attributes:
+        values: of N tokens at every site, in float32.
+        tokens: their ids, on the CPU.
+        excluded: how many more text tokens the block had, which a policy left out.
+    """
+
+    values: dict[AnySite, Float[Tensor, "N D"]]
+    tokens: Int[Tensor, " N"]
+    excluded: int
+
+
+class ActivationSource(ABC):
+    """An endless sequence of blocks; a text that ends is read again from its beginning.
+
+    Attributes:
+        name: of the text, for messages.
+        tokens_a_reading: how many text tokens the source has, once that is known.
+    """
+
+    name: str
+    tokens_a_reading: int | None
+
+    @abstractmethod
+    def next_block(self) -> Block:
+        """The next block, never without a token.
+
+        Raises:
+            DataError: the text cannot be read or learned from.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What decides the values and their order, beside model, text and sites; JSON-able."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, int]:
+        """Where the next block begins."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to where `state_dict` was taken."""

@@ -76,7 +76,7 @@ def difference(config: TrainConfig, processes: Processes) -> dict[str, float]:
 def main() -> None:
     torch.set_num_threads(1)
     found = {}
-    with joined(sys.argv[1], "cpu") as (processes, _):
+    with joined(sys.argv[1], "cpu") as processes:
         for kind in KINDS:
             for activation in ACTIVATIONS:
                 config = TrainConfig(

@@ -82,21 +82,26 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        previous = path.with_name(f".{path.name}.previous")
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _settle(file)
-            temporary.chmod(0o755)
-            if path.exists():
-                shutil.rmtree(previous, ignore_errors=True)
-                path.rename(previous)
-            temporary.rename(path)
-            sync_directory(path.parent)
-            shutil.rmtree(previous, ignore_errors=True)
+            settle_directory(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle_directory(temporary: Path, path: Path) -> None:
+    """Put a finished folder's bytes on the disk, and it in the place of `path` beside it."""
+    previous = path.with_name(f".{path.name}.previous")
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            _settle(file)
+    temporary.chmod(0o755)
+    if path.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        path.rename(previous)
+    temporary.rename(path)
+    sync_directory(path.parent)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def recover_directory(path: Path) -> None:

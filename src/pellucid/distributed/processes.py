@@ -25,6 +25,7 @@ class Processes:
         teams: the processes that train the same dictionaries.
         layers: the processes that train other layers' dictionaries on the same text.
         everyone: all of them.
+        device: of this one.
         mesh: their device mesh, with the axes of the layout; None for one process alone.
     """
 
@@ -32,6 +33,7 @@ class Processes:
     teams: Teams = field(default_factory=Teams)
     layers: Team = field(default_factory=Team)
     everyone: Team = field(default_factory=Team)
+    device: str = "cpu"
     mesh: DeviceMesh | None = None
 
     @property
@@ -49,6 +51,11 @@ class Processes:
         if self.everyone.group is not None:
             dist.barrier(self.everyone.group)
 
+    def agree(self, *any_of: bool) -> tuple[bool, ...]:
+        """By question, whether any process says yes; all of them get the same answers."""
+        answers = torch.tensor(any_of, dtype=torch.int32, device=self.device)
+        return tuple((self.everyone.sum(answers) > 0).tolist())
+
 
 ALONE = Processes()
 
@@ -59,10 +66,10 @@ def world_size() -> int:
 
 
 @contextmanager
-def joined(layout: str, device: str) -> Iterator[tuple[Processes, str]]:
+def joined(layout: str, device: str) -> Iterator[Processes]:
     """Join the other processes of `torchrun`, and leave them at the end.
 
-    Gives this process's place and its device: on GPUs each process takes the one of its local rank.
+    On GPUs each process takes the one of its local rank.
 
     Args:
         layout: see `parse_layout`.
@@ -75,7 +82,7 @@ def joined(layout: str, device: str) -> Iterator[tuple[Processes, str]]:
     world = world_size()
     wanted = parse_layout(layout, world)
     if world == 1:
-        yield ALONE, device
+        yield Processes(device=device)
         return
     if ":" in device:
         raise ConfigError(
@@ -90,15 +97,13 @@ def joined(layout: str, device: str) -> Iterator[tuple[Processes, str]]:
         mesh = init_device_mesh(torch.device(device).type, shape, mesh_dim_names=_AXES)
         data, layers, features = (_team(mesh, axis) for axis in _AXES)
         everyone = Team(world, dist.get_rank(), dist.group.WORLD)
-        yield (
-            Processes(
-                layout=wanted,
-                teams=Teams(data, features),
-                layers=layers,
-                everyone=everyone,
-                mesh=mesh,
-            ),
-            device,
+        yield Processes(
+            layout=wanted,
+            teams=Teams(data, features),
+            layers=layers,
+            everyone=everyone,
+            device=device,
+            mesh=mesh,
         )
     finally:
         dist.destroy_process_group()

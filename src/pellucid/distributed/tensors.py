@@ -1,60 +1,101 @@
 """Tensors in a folder of safetensors, written by all processes and read by any number of them.
 
-`torch.distributed.checkpoint` lays out who writes and reads what; its safetensors storage is used,
-so that nothing is pickled on disk. A tensor of which each process holds some rows is a `DTensor`.
+Where there are several, `torch.distributed.checkpoint` lays out who writes and reads what, with its
+safetensors storage, so that nothing is pickled on disk. A tensor of which each process holds some
+rows is a `DTensor`. What one process wrote is read in the same way.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, zeros
 
 from pellucid.distributed.processes import Processes
 
+_WRITTEN_BY_SEVERAL = "shard-*.safetensors"
 _ROWS: list[Placement] = [Replicate(), Replicate(), Shard(0)]
 
 
-def write_shared(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> None:
+def write_parts(
+    folder: Path, parts: Mapping[str, Mapping[str, Tensor]], processes: Processes
+) -> None:
     """Write every process's tensors; all of them call this together.
+
+    One process writes a file a part.
 
     Args:
         folder: exists, on a disk that all processes share.
-        tensors: by a name that is the same for a tensor in every process that has it.
+        parts: by part and name, the same for a tensor in every process that has it; where rows are
+            spread over processes, this one's `as_rows`.
         processes: all of them.
     """
+    named = {
+        part: {f"{part}.{name}": tensor.detach() for name, tensor in tensors.items()}
+        for part, tensors in parts.items()
+    }
+    if processes.mesh is None:
+        for part, tensors in named.items():
+            whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, folder / f"{part}.safetensors")
+        return
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    state = {name: tensor.detach() for name, tensor in tensors.items()}
-    with _quiet():
-        dcp.save(state, storage_writer=writer, no_dist=processes.mesh is None)
+    dcp.save(
+        {name: t for part in named.values() for name, t in part.items()}, storage_writer=writer
+    )
 
 
-def read_shared(
+def read_parts(
     folder: Path,
-    wanted: Callable[[str], bool],
-    split: Callable[[str], bool],
+    parts: Collection[str] | None,
+    by_rows: Callable[[str], bool],
     processes: Processes,
-) -> dict[str, Tensor]:
+) -> dict[str, dict[str, Tensor]]:
     """Read tensors, whole or this process's rows of them; all processes call this together.
 
     Args:
-        folder: what `write_shared` or one process wrote.
-        wanted: whether this process needs the tensor of a name.
-        split: whether the rows of a tensor are spread over the processes that share features.
+        folder: what `write_parts` wrote, by any number of processes.
+        parts: which this process needs; by default all.
+        by_rows: whether the rows of a tensor of a name are spread over the processes that share
+            features.
         processes: all of them.
     """
+    if processes.mesh is None and not any(folder.glob(_WRITTEN_BY_SEVERAL)):
+        names = [file.stem for file in folder.glob("*.safetensors")]
+        found: Mapping[str, Tensor] = {
+            # Cloned, because results of matrix products may depend on how memory is aligned.
+            name: tensor.clone()
+            for part in sorted(names if parts is None else parts)
+            for name, tensor in load_file(folder / f"{part}.safetensors").items()
+        }
+    else:
+        found = _read_spread(folder, parts, by_rows, processes)
+    grouped: dict[str, dict[str, Tensor]] = {}
+    for full, tensor in found.items():
+        part, _, name = full.partition(".")
+        grouped.setdefault(part, {})[name] = tensor
+    return grouped
+
+
+def _read_spread(
+    folder: Path,
+    parts: Collection[str] | None,
+    by_rows: Callable[[str], bool],
+    processes: Processes,
+) -> dict[str, Tensor]:
     reader = HuggingFaceStorageReader(str(folder))
     known: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
     state = {
-        name: _room(described.size, described.properties.dtype, split(name), processes)
+        name: _room(described.size, described.properties.dtype, by_rows(name), processes)
         for name, described in known.items()
-        if wanted(name)
+        if parts is None or name.partition(".")[0] in parts
     }
     with _quiet():
         dcp.load(state, storage_reader=reader, no_dist=processes.mesh is None)

@@ -56,6 +56,10 @@ class ActivationSource(ABC):
             DataError: the text cannot be read or learned from.
         """
 
+    def skip_block(self) -> None:
+        """Go past the next block."""
+        self.next_block()
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What decides the values and their order, beside model, text and sites; JSON-able."""
@@ -67,3 +71,46 @@ class ActivationSource(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to where `state_dict` was taken."""
+
+
+class SharedActivations(ActivationSource):
+    """One process's share of a source: every `size`-th block, beginning with block `rank`.
+
+    Its state is that of the source before a round of blocks, one for each process, so that any
+    number of processes can go on from it.
+
+    Args:
+        source: the activations; this object alone must read them.
+        rank: which process this is.
+        size: how many there are.
+    """
+
+    def __init__(self, source: ActivationSource, *, rank: int, size: int) -> None:
+        self.name = source.name
+        self._source, self._rank, self._size = source, rank, size
+
+    @property
+    def tokens_a_reading(self) -> int | None:  # type: ignore[override]
+        """See `ActivationSource`."""
+        return self._source.tokens_a_reading
+
+    def next_block(self) -> Block:
+        """See `ActivationSource.next_block`."""
+        for _ in range(self._rank):
+            self._source.skip_block()
+        block = self._source.next_block()
+        for _ in range(self._rank + 1, self._size):
+            self._source.skip_block()
+        return block
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the source."""
+        return self._source.settings()
+
+    def state_dict(self) -> dict[str, int]:
+        """See `ActivationSource.state_dict`."""
+        return self._source.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See `ActivationSource.load_state_dict`."""
+        self._source.load_state_dict(state)

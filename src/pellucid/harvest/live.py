@@ -53,6 +53,8 @@ class LiveActivations(ActivationSource):
         source: the text.
         sites: what to harvest.
         config: how to read.
+        keep: the sites to give; by default all. The others only decide how many tokens make a
+            block, so that processes which keep different sites read the same blocks.
 
     Attributes:
         widths: of every site.
@@ -70,12 +72,16 @@ class LiveActivations(ActivationSource):
         source: TextSource,
         sites: Sequence[AnySite],
         config: HarvestConfig,
+        *,
+        keep: Sequence[AnySite] | None = None,
     ) -> None:
         self.name = source.name
         self.widths = site_widths(model, list(dict.fromkeys(sites)))
         self.rows = TokenRows(source, model, length=config.context_length, packing=config.packing)
         self._model, self._config = model, config
         self._block_tokens = tokens_a_block(list(self.widths.values()))
+        kept = list(self.widths) if keep is None else list(dict.fromkeys(keep))
+        self._kept = {site: self.widths[site] for site in kept}
 
     @property
     def tokens_a_reading(self) -> int | None:  # type: ignore[override]
@@ -101,6 +107,10 @@ class LiveActivations(ActivationSource):
             )
         values = {site: rows[kept] for site, rows in values.items()}
         return Block(values, tokens[kept.cpu()], int((~kept).sum()))
+
+    def skip_block(self) -> None:
+        """See `ActivationSource.skip_block`; the model does not read it."""
+        self.rows.take(self._block_tokens)
 
     def settings(self) -> dict[str, Any]:
         """See `ActivationSource.settings`."""
@@ -138,7 +148,7 @@ class LiveActivations(ActivationSource):
         tokens = torch.tensor([row.ids[place] for row in rows for place in row.text])
         values = {
             site: torch.empty((len(tokens), width), device=self.device)
-            for site, width in self.widths.items()
+            for site, width in self._kept.items()
         }
         ends = list(accumulate(len(row.text) for row in rows))
         by_length = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
@@ -163,7 +173,7 @@ class LiveActivations(ActivationSource):
         reduced = self._config.forward_precision == "bfloat16"
         precision = torch.autocast(device.type, torch.bfloat16) if reduced else nullcontext()
         with torch.no_grad(), precision:
-            values = self._model.activations(ids, list(self.widths), mask=mask)
+            values = self._model.activations(ids, list(self._kept), mask=mask)
         return {
             site: value.flatten(0, 1).index_select(0, places).float()
             for site, value in values.items()

@@ -113,6 +113,17 @@ class ActivationStream:
         return self._block
 
 
+def further(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """From the states of several streams over shares of one source, one for all of them to go on.
+
+    They go on from the furthest block that any of them had reached, with a new fill.
+    """
+    furthest = max(states, key=lambda state: tuple(state["block"].values()))
+    fill = 1 + max(state["fill"] for state in states)
+    excluded = sum(state["excluded"] for state in states)
+    return furthest | {"fill": fill, "next_batch": 0, "given": 0, "excluded": excluded}
+
+
 class _Place(NamedTuple):
     """A place in the source.
 

@@ -141,8 +141,8 @@ class LayerTraining:
         scales = (self.scales.read, self.scales.write, *self.later)
         return named | {
             "idle_tokens": state.idle_tokens,
-            "steps": torch.tensor(state.steps),
-            "cut": torch.tensor(state.cut, dtype=torch.float64),
+            "steps": torch.tensor([state.steps]),
+            "cut": torch.tensor([state.cut], dtype=torch.float64),
             "scales": torch.tensor(scales, dtype=torch.float64),
         }
 

@@ -16,7 +16,8 @@ from pellucid.core.errors import ConfigError, PellucidError
 from pellucid.core.files import storage_errors
 from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
-from pellucid.harvest.cache.use import CacheOrder, through_cache
+from pellucid.distributed.processes import ALONE, Processes
+from pellucid.harvest.cache.use import CacheOrder
 from pellucid.harvest.config import ForwardPrecision, HarvestConfig
 from pellucid.harvest.fidelity import LayerFidelity, measure_dictionaries
 from pellucid.harvest.live import site_widths
@@ -32,7 +33,6 @@ from pellucid.training.run import Run, RunPlan
 from pellucid.training.run_checkpoint import (
     check_identity,
     has_checkpoint,
-    load_newest,
     save_checkpoint,
 )
 from pellucid.training.sites import layer_sites
@@ -109,6 +109,7 @@ def train(
     store_dtype: torch.dtype = torch.float32,
     on_progress: Callable[[TrainProgress], None] | None = None,
     on_cache: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
     **settings: Any,
 ) -> TrainResult:
     """Train one dictionary a layer on a model's activations and save them.
@@ -143,6 +144,7 @@ def train(
         store_dtype: what the finished dictionaries are stored as; float16 halves their size.
         on_progress: called after every step.
         on_cache: told how many tokens of how many are in the cache, while it is made.
+        processes: that train together (`distributed.processes.joined`); by default this one alone.
         settings: fields of `TrainConfig`, where `config` is not given.
 
     Raises:
@@ -177,14 +179,19 @@ def train(
             forward_precision=forward_precision or config.precision,
         ),
     )
-    run = _run(plan, model, text.split("train"), cache, cache_dtype, cache_order, on_cache)
+    train_text = text.split("train")
+    run = _run(plan, model, train_text, cache, cache_dtype, cache_order, on_cache, processes)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if (out / MANIFEST_NAME).exists():
         return _finished(out, run)
     _begin(run, out, resume=resume)
     _advance(run, out, checkpoint_seconds, on_progress)
-    return _finish(run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
+    if processes.first:
+        whole = run if processes.mesh is None else _whole(run, model, train_text, out)
+        _finish(whole, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
+    processes.wait()
+    return _finished(out, run)
 
 
 def _plan(
@@ -221,23 +228,20 @@ def _run(
     dtype: str | None,
     order: CacheOrder,
     on_cache: Callable[[int, int], None] | None,
+    processes: Processes,
 ) -> Run:
-    """The run over a text's activations, live or from a cache that is made first."""
-    live = plan.live(model, text)
+    """The run over a text's activations, live or from a cache that one process makes first."""
+    layers = plan.layers_of(processes)
     if cache is None:
         if dtype is not None or order != "text":
             raise ConfigError("cache_dtype and cache_order are of a cache; give its folder too")
-        return Run(plan, model, text, live)
-    source = through_cache(
-        live,
-        cache,
-        tokens=plan.harvested_tokens,
-        dtype=dtype,
-        order=order,
-        seed=plan.config.seed,
-        on_progress=on_cache,
-    )
-    return Run(plan, model, text, source)
+        return Run(plan, model, text, plan.live(model, text, layers), processes)
+    options = {"folder": cache, "dtype": dtype, "order": order, "on_progress": on_cache}
+    live = plan.live(model, text)
+    if processes.first:
+        plan.cached(live, layers, **options)
+    processes.wait()
+    return Run(plan, model, text, plan.cached(live, layers, **options), processes)
 
 
 def _check_positive(**counts: int | None) -> None:
@@ -262,12 +266,11 @@ def _begin(run: Run, out: Path, *, resume: bool) -> None:
     """Put the run where it has to start: at its beginning, or at the newest checkpoint."""
     folder = out / _CHECKPOINTS
     if has_checkpoint(folder):
-        checkpoint = load_newest(folder)
-        check_identity(checkpoint.identity, run.identity, out=out)
-        run.restore(checkpoint)
+        run.restore(folder, out)
     elif resume:
         logger.warning("%s holds no checkpoint yet; starting from the beginning", out)
-    MetricsLog(out / _METRICS).truncate(run.tokens)
+    if run.processes.first:
+        MetricsLog(out / _METRICS).truncate(run.tokens)
 
 
 def _advance(
@@ -279,23 +282,26 @@ def _advance(
     """Train until the run is over or told to stop, and leave a checkpoint of that moment."""
     log = MetricsLog(out / _METRICS)
     windows = {layer: Window(layer) for layer in run.plan.sites}
-    first, saved, warned = run.steps, time.monotonic(), False
+    first, saved, warned, stopping = run.steps, time.monotonic(), False, False
     with graceful_stop() as stop:
-        while run.steps < run.plan.total_steps and not stop.asked:
+        while run.steps < run.plan.total_steps and not stopping:
             for layer, metrics in run.advance().items():
                 windows[layer].add(metrics)
             warned = warned or _warn_of_repetition(run)
             progress = _progress(run, windows)
-            if run.steps % LOG_STEPS == 0:
-                log.append(progress)
-            if on_progress:
-                on_progress(progress)
-            if time.monotonic() - saved >= checkpoint_seconds:
-                save_checkpoint(out / _CHECKPOINTS, run.checkpoint())
+            if run.processes.first:
+                if run.steps % LOG_STEPS == 0:
+                    log.append(progress)
+                if on_progress:
+                    on_progress(progress)
+            due = time.monotonic() - saved >= checkpoint_seconds
+            stopping, due = run.processes.agree(stop.asked, due and run.processes.first)
+            if due:
+                save_checkpoint(out / _CHECKPOINTS, run.checkpoint(), run.processes)
                 saved = time.monotonic()
         if run.steps > first:
-            save_checkpoint(out / _CHECKPOINTS, run.checkpoint())
-    if stop.asked:
+            save_checkpoint(out / _CHECKPOINTS, run.checkpoint(), run.processes)
+    if stopping:
         raise TrainingStoppedError(
             f"training stopped at {run.tokens:,} of {run.plan.total_tokens:,} tokens; a checkpoint "
             f"is in {out}: the same command with --resume goes on from it"
@@ -327,6 +333,15 @@ def _warn_of_repetition(run: Run) -> bool:
             f"{run.plan.total_tokens:,}",
         )
     return True
+
+
+def _whole(run: Run, model: LanguageModel, text: TextSource, out: Path) -> Run:
+    """The run of all processes as one process's, from the checkpoint that they ended with."""
+    alone = Run(run.plan, model, text, run.plan.live(model, text))
+    alone.identity = run.identity
+    alone.restore(out / _CHECKPOINTS, out)
+    alone.stream = run.stream
+    return alone
 
 
 def _finish(

@@ -1,17 +1,22 @@
 """A run between two steps: the stream, every layer's training, and how to save and go on."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pellucid.core.config import config_to_dict
+from pellucid.core.errors import ConfigError
 from pellucid.core.types import AnySite
 from pellucid.dictionaries.base import Dictionary
-from pellucid.harvest.activations import ActivationBatch, ActivationSource
+from pellucid.distributed.processes import ALONE, Processes
+from pellucid.distributed.team import Team
+from pellucid.harvest.activations import ActivationBatch, ActivationSource, SharedActivations
+from pellucid.harvest.cache.use import through_cache
 from pellucid.harvest.config import HarvestConfig
 from pellucid.harvest.live import LiveActivations
 from pellucid.harvest.stream import ActivationStream
@@ -19,7 +24,7 @@ from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.config import TrainConfig
 from pellucid.training.layer import LayerTraining, step_together
-from pellucid.training.run_checkpoint import RunCheckpoint
+from pellucid.training.run_checkpoint import RunCheckpoint, check_identity, load_newest
 from pellucid.training.sites import LayerSites
 from pellucid.training.step import StepMetrics
 
@@ -47,12 +52,6 @@ class RunPlan:
         """How many whole batches the tokens make."""
         return max(1, self.total_tokens // self.config.batch_tokens)
 
-    @property
-    def groups(self) -> list[list[int]]:
-        """Layers whose dictionaries are stepped together: one by one, or all of a cross-layer's."""
-        layers = list(self.sites)
-        return [layers] if self.config.kind == "clt" else [[layer] for layer in layers]
-
     def later(self, layer: int) -> list[AnySite]:
         """What a layer's dictionary writes beyond its own write site."""
         if self.config.kind != "clt":
@@ -65,19 +64,65 @@ class RunPlan:
         fills = -(-self.total_steps // self.fill_batches)
         return fills * self.fill_batches * self.config.batch_tokens
 
-    def live(self, model: LanguageModel, text: TextSource) -> LiveActivations:
-        """The activations of every layer's sites on a text."""
-        sites = [site for pair in self.sites.values() for site in pair]
-        return LiveActivations(model, text, sites, self.harvest)
+    def layers_of(self, processes: Processes) -> list[int]:
+        """The layers whose dictionaries this process trains.
 
-    def stream(self, source: ActivationSource) -> ActivationStream:
-        """Shuffled batches of them."""
+        Raises:
+            ConfigError: they cannot be spread over so many processes.
+        """
+        layers, size = list(self.sites), processes.layers.size
+        if size > 1 and self.config.kind == "clt":
+            raise ConfigError(
+                f"the layers of a cross-layer transcoder are trained together, not over {size} "
+                "processes; spread tokens (data) or features"
+            )
+        if size > len(layers):
+            raise ConfigError(f"layers={size} of the layout exceeds the {len(layers)} trained")
+        return layers[processes.layers.share(len(layers))]
+
+    def live(
+        self, model: LanguageModel, text: TextSource, layers: Sequence[int] | None = None
+    ) -> LiveActivations:
+        """The activations of some layers' sites on a text, by default of all."""
+        every, kept = self._sites_of(self.sites), self._sites_of(layers or self.sites)
+        return LiveActivations(model, text, every, self.harvest, keep=kept)
+
+    def cached(
+        self, live: LiveActivations, layers: Sequence[int], **options: Any
+    ) -> ActivationSource:
+        """The activations of some layers' sites from a cache of all; see `through_cache`."""
+        return through_cache(
+            live,
+            tokens=self.harvested_tokens,
+            seed=self.config.seed,
+            keep=self._sites_of(layers),
+            **options,
+        )
+
+    def stream(
+        self, source: ActivationSource, tokens: Team = ALONE.teams.tokens
+    ) -> ActivationStream:
+        """Shuffled batches of them, or of this process's share.
+
+        Raises:
+            ConfigError: a batch does not part evenly.
+        """
+        if self.config.batch_tokens % tokens.size:
+            raise ConfigError(
+                f"batch_tokens {self.config.batch_tokens} does not part evenly over the "
+                f"{tokens.size} processes of data; give a multiple"
+            )
+        if tokens.size > 1:
+            source = SharedActivations(source, rank=tokens.rank, size=tokens.size)
         return ActivationStream(
             source,
-            batch_tokens=self.config.batch_tokens,
+            batch_tokens=self.config.batch_tokens // tokens.size,
             fill_batches=self.fill_batches,
             seed=self.config.seed,
         )
+
+    def _sites_of(self, layers: Iterable[int]) -> list[AnySite]:
+        return [site for layer in layers for site in self.sites[layer]]
 
     def identity(
         self, model: LanguageModel, text: TextSource, source: ActivationSource
@@ -100,17 +145,28 @@ class Run:
         plan: what to do.
         model: whose activations.
         text: the text to train on.
-        source: its activations, live or from a cache.
+        source: its activations, live or from a cache: of this process's layers at least.
+        processes: that train together.
+
+    Raises:
+        ConfigError: the work does not part over the processes.
     """
 
     def __init__(
-        self, plan: RunPlan, model: LanguageModel, text: TextSource, source: ActivationSource
+        self,
+        plan: RunPlan,
+        model: LanguageModel,
+        text: TextSource,
+        source: ActivationSource,
+        processes: Processes = ALONE,
     ) -> None:
         self.plan = plan
         self.identity = plan.identity(model, text, source)
         self.steps = 0
         self.seconds = 0.0
-        self.stream = plan.stream(source)
+        self.processes = processes
+        self.layers = plan.layers_of(processes)
+        self.stream = plan.stream(source, processes.teams.tokens)
         self._device = model.device
         self._layers: dict[int, LayerTraining] = {}
 
@@ -125,7 +181,10 @@ class Run:
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def advance(self) -> dict[int, StepMetrics]:
-        """Train every layer on the next batch.
+        """Train every layer on the next batch; all processes call this together.
+
+        Returns:
+            What the step saw of every layer, those of other processes too.
 
         Raises:
             DataError: activations that nothing can be learned from.
@@ -134,14 +193,15 @@ class Run:
         began = time.perf_counter()
         batch = next(self.stream)
         if not self._layers:
-            self._layers = {layer: self._start(layer, batch) for layer in self.plan.sites}
+            self._layers = {layer: self._start(layer, batch) for layer in self.layers}
         metrics: dict[int, StepMetrics] = {}
-        for layers in self.plan.groups:
+        for layers in self._groups():
             trainings = [self._layers[layer] for layer in layers]
             xs = [batch.values[training.read_site] for training in trainings]
             ys = [batch.values[training.write_site] for training in trainings]
             metrics |= zip(layers, step_together(trainings, xs, ys), strict=True)
         self.steps += 1
+        metrics = self._metrics_of_all(metrics)
         self.seconds += time.perf_counter() - began
         return metrics
 
@@ -157,19 +217,47 @@ class Run:
             state={
                 "steps": self.steps,
                 "seconds": self.seconds,
-                "stream": self.stream.state_dict(),
             },
+            stream=self.stream.state_dict(),
             tensors={f"layer_{layer}": part.tensors() for layer, part in self._layers.items()},
         )
 
-    def restore(self, checkpoint: RunCheckpoint) -> None:
-        """Go on from a checkpoint of a run with the same identity."""
+    def restore(self, folder: Path, out: Path) -> None:
+        """Go on from the newest checkpoint that is whole; all processes call this together.
+
+        Args:
+            folder: of the checkpoints.
+            out: the run's, for messages.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged.
+            ConfigError: they are of another run.
+        """
+        parts = [f"layer_{layer}" for layer in self.layers]
+        checkpoint = load_newest(folder, parts, self.processes)
+        check_identity(checkpoint.identity, self.identity, out=out)
         self.steps, self.seconds = checkpoint.state["steps"], checkpoint.state["seconds"]
-        self.stream.load_state_dict(checkpoint.state["stream"])
+        self.stream.load_state_dict(checkpoint.stream)
         self._layers = {
             layer: self._restored(layer, checkpoint.tensors[f"layer_{layer}"])
-            for layer in self.plan.sites
+            for layer in self.layers
         }
+
+    def _groups(self) -> list[list[int]]:
+        """Layers whose dictionaries are stepped together: one by one, or all of a cross-layer's."""
+        if self.plan.config.kind == "clt":
+            return [self.layers]
+        return [[layer] for layer in self.layers]
+
+    def _metrics_of_all(self, own: Mapping[int, StepMetrics]) -> dict[int, StepMetrics]:
+        every = list(self.plan.sites)
+        if self.processes.layers.size == 1:
+            return dict(own)
+        table = torch.zeros(len(every), len(StepMetrics._fields), dtype=torch.float64)
+        for layer, metrics in own.items():
+            table[every.index(layer)] = torch.tensor(metrics, dtype=torch.float64)
+        rows = self.processes.layers.sum(table.to(self._device)).tolist()
+        return {layer: StepMetrics(*row) for layer, row in zip(every, rows, strict=True)}
 
     def _start(self, layer: int, batch: ActivationBatch) -> LayerTraining:
         sites = self.plan.sites[layer]
@@ -184,6 +272,7 @@ class Run:
             total_tokens=self.plan.total_tokens,
             generator=generator,
             later=[batch.values[site] for site in later],
+            teams=self.processes.teams,
         )
 
     def _restored(self, layer: int, tensors: Mapping[str, Tensor]) -> LayerTraining:
@@ -194,4 +283,5 @@ class Run:
             read_site=sites.read,
             write_site=sites.write,
             total_tokens=self.plan.total_tokens,
+            teams=self.processes.teams,
         )

@@ -1,26 +1,36 @@
-"""Checkpoints of a training run: the newest two are kept, each verified before the third goes."""
+"""Checkpoints of a training run: the newest two are kept, each verified before the third goes.
+
+A checkpoint is the same whoever wrote it: tensors in safetensors files, whole or by rows, under
+names like `layer_0.parameters.W_enc`; `state.json`; and the place in the text of every process that
+reads text of its own, `stream_0.json` and so on. So any number of processes can go on from it.
+"""
 
 import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
 from torch import Tensor
 
 from pellucid.core.errors import CheckpointError, ConfigError
-from pellucid.core.files import atomic_directory, recover_directory, storage_errors
+from pellucid.core.files import recover_directory, settle_directory, storage_errors
 from pellucid.core.manifest import Manifest, read_manifest
+from pellucid.distributed.processes import ALONE, Processes
+from pellucid.distributed.team import Team
+from pellucid.distributed.tensors import as_rows, read_parts, write_parts
+from pellucid.harvest.stream import further
 
 logger = logging.getLogger(__name__)
 
 ARTIFACT_KIND = "training-checkpoint"
 KEPT_CHECKPOINTS = 2
 _STATE_NAME = "state.json"
+_ROWS = ("W_enc", "b_enc", "W_dec", "threshold", "idle_tokens")
 _FOLDER_NAME = re.compile(r"checkpoint-\d{14}")
 
 
@@ -32,44 +42,75 @@ class RunCheckpoint:
         tokens: tokens trained on so far.
         identity: what must be equal for the run to go on, by name (JSON-able): configuration,
             model, data.
-        state: everything else that is not a tensor (JSON-able).
-        tensors: by part of the run (a layer) and name.
+        state: everything else that is not a tensor (JSON-able), the same in all processes.
+        tensors: by part of the run (a layer) and name, what this process holds of them.
+        stream: where this process is in the text (JSON-able).
     """
 
     tokens: int
     identity: dict[str, Any]
     state: dict[str, Any]
     tensors: Mapping[str, Mapping[str, Tensor]]
+    stream: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, checkpoint: RunCheckpoint) -> Path:
+def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, processes: Processes = ALONE) -> Path:
     """Write a checkpoint below `folder`, read it back, then delete all but the newest two.
+
+    All processes call this together, with a folder that they share.
 
     Raises:
         StorageError: the disk refuses; the checkpoints before are untouched.
         CheckpointError: what was read back is not what was written.
     """
     path = folder / f"checkpoint-{checkpoint.tokens:014d}"
-    names = [f"{part}.safetensors" for part in checkpoint.tensors]
-    with atomic_directory(path) as temporary:
-        for name, tensors in zip(names, checkpoint.tensors.values(), strict=True):
-            whole = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
-            save_file(whole, temporary / name)
-        record = {
-            "tokens": checkpoint.tokens,
-            "identity": checkpoint.identity,
-            "state": checkpoint.state,
-        }
-        text = json.dumps(record, allow_nan=False)
-        (temporary / _STATE_NAME).write_text(text, encoding="utf-8")
-        manifest = Manifest(kind=ARTIFACT_KIND, config=checkpoint.identity)
-        manifest.write(temporary, [*names, _STATE_NAME])
-    read_manifest(path, kind=ARTIFACT_KIND)
-    abandoned = folder.glob(".checkpoint-*.tmp")  # by a process killed while it was writing
-    with storage_errors(folder):
-        for old in (*_checkpoints(folder)[KEPT_CHECKPOINTS:], *abandoned):
-            shutil.rmtree(old)
+    temporary = folder / f".{path.name}.tmp"
+    with storage_errors(path):
+        if processes.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        processes.wait()
+        try:
+            _write_share(temporary, checkpoint, processes)
+            processes.wait()
+            if processes.first:
+                _complete(temporary, checkpoint)
+                settle_directory(temporary, path)
+        finally:
+            if processes.first:
+                shutil.rmtree(temporary, ignore_errors=True)
+        if processes.first:
+            read_manifest(path, kind=ARTIFACT_KIND)
+            abandoned = folder.glob(".checkpoint-*.tmp")  # by a process killed while writing
+            for old in (*_checkpoints(folder)[KEPT_CHECKPOINTS:], *abandoned):
+                shutil.rmtree(old)
+        processes.wait()
     return path
+
+
+def _write_share(folder: Path, checkpoint: RunCheckpoint, processes: Processes) -> None:
+    """What this process holds of the tensors, and its place in the text."""
+    parts = {
+        part: {n: as_rows(t, processes) if _by_rows(n) else t for n, t in tensors.items()}
+        for part, tensors in checkpoint.tensors.items()
+    }
+    write_parts(folder, parts, processes)
+    if processes.first_of_data:
+        path = folder / _stream_name(processes.teams.tokens.rank)
+        path.write_text(json.dumps(checkpoint.stream, allow_nan=False), encoding="utf-8")
+
+
+def _complete(folder: Path, checkpoint: RunCheckpoint) -> None:
+    """What one process writes for all, once every other file is there."""
+    record = {
+        "tokens": checkpoint.tokens,
+        "identity": checkpoint.identity,
+        "state": checkpoint.state,
+    }
+    text = json.dumps(record, allow_nan=False)
+    (folder / _STATE_NAME).write_text(text, encoding="utf-8")
+    manifest = Manifest(kind=ARTIFACT_KIND, config=checkpoint.identity)
+    manifest.write(folder, [path.name for path in folder.iterdir()])
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -77,15 +118,32 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_checkpoints(folder))
 
 
-def load_newest(folder: Path) -> RunCheckpoint:
+def load_newest(
+    folder: Path, parts: Sequence[str] | None = None, processes: Processes = ALONE
+) -> RunCheckpoint:
     """The newest checkpoint that is whole; a damaged one is passed over with a warning.
+
+    All processes call this together.
+
+    Args:
+        folder: that they share.
+        parts: which this process wants; by default all.
+        processes: all of them.
 
     Raises:
         CheckpointError: there is none, or every one is damaged.
     """
+    tokens = _newest_whole(folder) if processes.first else 0
+    tokens = int(processes.everyone.sum(torch.tensor(tokens, device=processes.device)))
+    return _load(folder / f"checkpoint-{tokens:014d}", parts, processes)
+
+
+def _newest_whole(folder: Path) -> int:
+    """The tokens that the newest checkpoint had trained on, of those that are whole."""
     for path in _checkpoints(folder):
         try:
-            return _load(path)
+            read_manifest(path, kind=ARTIFACT_KIND)
+            return int(path.name.removeprefix("checkpoint-"))
         except CheckpointError as error:
             logger.warning("passing over the checkpoint %s: %s", path.name, error)
     raise CheckpointError(
@@ -119,13 +177,31 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
-def _load(path: Path) -> RunCheckpoint:
-    manifest = read_manifest(path, kind=ARTIFACT_KIND)
+def _load(path: Path, parts: Sequence[str] | None, processes: Processes) -> RunCheckpoint:
     record = json.loads((path / _STATE_NAME).read_text(encoding="utf-8"))
-    tensors = {
-        # Cloned, because results of matrix products may depend on how memory is aligned.
-        Path(name).stem: {key: tensor.clone() for key, tensor in load_file(path / name).items()}
-        for name in manifest.files
-        if name != _STATE_NAME
-    }
-    return RunCheckpoint(**record, tensors=tensors)
+    tensors = read_parts(path, parts, _by_rows, processes)
+    return RunCheckpoint(**record, stream=_stream(path, processes.teams.tokens), tensors=tensors)
+
+
+def _stream(path: Path, tokens: Team) -> dict[str, Any]:
+    """Where a process goes on in the text.
+
+    Where as many processes read text of their own as then, each goes on where it was. Otherwise all
+    go on from the furthest fill of the buffer that any of them had begun (`further`).
+    """
+    files = sorted(path.glob("stream_*.json"), key=lambda file: int(file.stem.split("_")[1]))
+    states = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    if not any(states):
+        return {}
+    if len(states) == tokens.size:
+        return dict(states[tokens.rank])
+    return further(states)
+
+
+def _by_rows(name: str) -> bool:
+    """Whether a tensor has a row a feature."""
+    return name.rpartition(".")[2] in _ROWS
+
+
+def _stream_name(rank: int) -> str:
+    return f"stream_{rank}.json"

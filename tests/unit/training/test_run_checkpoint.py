@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pellucid.core.errors import CheckpointError, ConfigError, StorageError
+from pellucid.distributed import tensors
 from pellucid.training import run_checkpoint
 from pellucid.training.run_checkpoint import (
     RunCheckpoint,
@@ -39,9 +40,9 @@ def assert_same(found: RunCheckpoint, expected: RunCheckpoint) -> None:
         expected.state,
     )
     assert found.tensors.keys() == expected.tensors.keys()
-    for part, tensors in expected.tensors.items():
-        assert found.tensors[part].keys() == tensors.keys()
-        for name, tensor in tensors.items():
+    for part, named in expected.tensors.items():
+        assert found.tensors[part].keys() == named.keys()
+        for name, tensor in named.items():
             assert found.tensors[part][name].dtype == tensor.dtype
             assert found.tensors[part][name].equal(tensor)
 
@@ -116,7 +117,7 @@ def test_a_failed_save_leaves_the_ones_before(
         raise CheckpointError("what was read back is damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_checkpoint, failing, fail)
+        patch.setattr(tensors if failing == "save_file" else run_checkpoint, failing, fail)
         error = StorageError if failing == "save_file" else CheckpointError
         with pytest.raises(error):
             save_checkpoint(tmp_path, checkpoint(300))

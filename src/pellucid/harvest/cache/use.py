@@ -1,9 +1,11 @@
 """From live activations to the same ones read from a cache, which is made or completed first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from pellucid.core.errors import ConfigError
+from pellucid.core.types import AnySite
 from pellucid.harvest.activations import ActivationSource
 from pellucid.harvest.cache.cache import OnProgress
 from pellucid.harvest.cache.reading import CachedActivations, ShuffledActivations
@@ -21,6 +23,7 @@ def through_cache(
     dtype: str | None = None,
     order: CacheOrder = "text",
     seed: int = 0,
+    keep: Sequence[AnySite] | None = None,
     on_progress: OnProgress | None = None,
 ) -> ActivationSource:
     """The activations of a cache, made if it is absent, completed if it is partial.
@@ -33,6 +36,7 @@ def through_cache(
             must be of it, if it is given.
         order: "text" gives what `live` gives; "shuffled" mixes the whole cache.
         seed: of the shuffled order.
+        keep: the sites to give; by default all.
         on_progress: told how many tokens are stored, and how many have to be.
 
     Raises:
@@ -44,7 +48,7 @@ def through_cache(
     if order not in get_args(CacheOrder):
         raise ConfigError(f"unknown cache order {order!r}; use one of text, shuffled")
     cache = write_cache(live, folder, tokens=tokens, dtype=dtype, on_progress=on_progress)
-    sites = list(live.widths)
+    sites = list(live.widths if keep is None else keep)
     if order == "shuffled":
         return ShuffledActivations(
             cache, sites, name=live.name, tokens=tokens, seed=seed, device=live.device

@@ -1,0 +1,56 @@
+"""Run by torchrun or alone: a training of a tiny model; arguments are its settings as JSON."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from pellucid.distributed.processes import joined
+from pellucid.harvest.text import TextList
+from pellucid.models.load import load_model
+from pellucid.training import TrainProgress, train
+from support.tiny_models import tiny_model, word_tokenizer
+from support.word_text import word_documents
+
+SETTINGS = {
+    "tokens": 6_000,
+    "shuffle_tokens": 600,
+    "batch_tokens": 128,
+    "num_features": 64,
+    "k": 4,
+    "learning_rate": 3e-3,
+    "held_out_tokens": 300,
+}
+
+
+def main() -> None:
+    """Train; a process of rank KILL_RANK is killed once KILL_AFTER tokens are done."""
+    torch.set_num_threads(1)
+    options = json.loads(sys.argv[1])
+    out, layout = Path(options.pop("out")), options.pop("layout", "")
+    kill_after = options.pop("kill_after", None)
+    tokenizer = word_tokenizer()
+    with joined(layout, "cpu") as processes:
+
+        def progress(now: TrainProgress) -> None:
+            if kill_after is not None and now.tokens >= kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        result = train(
+            load_model(tiny_model("llama", tokenizer=tokenizer), tokenizer),
+            TextList(word_documents(300, longest=40)),
+            out,
+            processes=processes,
+            on_progress=progress,
+            checkpoint_seconds=0.0 if kill_after else 300.0,
+            **(SETTINGS | options),
+        )
+        if processes.first:
+            print(json.dumps(result.to_json()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

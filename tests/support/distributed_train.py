@@ -16,8 +16,8 @@ from support.tiny_models import tiny_model, word_tokenizer
 from support.word_text import word_documents
 
 SETTINGS = {
-    "tokens": 6_000,
-    "shuffle_tokens": 600,
+    "tokens": 32_000,
+    "shuffle_tokens": 2_000,
     "batch_tokens": 128,
     "num_features": 64,
     "k": 4,
@@ -41,7 +41,7 @@ def main() -> None:
 
         result = train(
             load_model(tiny_model("llama", tokenizer=tokenizer), tokenizer),
-            TextList(word_documents(300, longest=40)),
+            TextList(word_documents(3_000, longest=40)),
             out,
             processes=processes,
             on_progress=progress,

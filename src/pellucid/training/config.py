@@ -54,8 +54,9 @@ class TrainConfig:
         dead_after: tokens without firing after which a feature counts as dead. By default 10M
             (Gao et al. 2024) or, in a run shorter than 200M tokens, a twentieth of it.
         learning_rate: Adam's peak rate; by default 1e-3 / sqrt(F / 2^14): the rule of Gao et al.
-            (2024), five times as high, because runs here are millions of tokens, not billions
-            (measured: docs/log.md).
+            (2024), five times as high, because runs here are millions of tokens, not billions,
+            and for the L layers of a cross-layer transcoder 1 / sqrt(L) of that, because what they
+            write adds up (measured: docs/log.md).
         warmup_steps: steps of linear warm-up (1000: sparsify), at most a tenth of the run.
         decay_share: share of the run at whose end the rate falls linearly to 0.
         beta1: Adam's decay of the gradient's mean (Kingma and Ba 2015).

@@ -178,6 +178,7 @@ def train(
             exclude_high_norm=exclude_high_norm,
             forward_precision=forward_precision or config.precision,
         ),
+        processes=processes,
     )
     train_text = text.split("train")
     run = _run(plan, model, train_text, cache, cache_dtype, cache_order, on_cache, processes)
@@ -204,12 +205,18 @@ def _plan(
     write: str | None,
     shuffle_tokens: int | None,
     harvest: HarvestConfig,
+    processes: Processes,
 ) -> RunPlan:
     """The whole plan, every setting checked against the model."""
     sites = layer_sites(model, config.kind, layers=layers, read=read, write=write)
     widths = site_widths(model, [site for pair in sites.values() for site in pair])
     for pair in sites.values():
-        config.features(widths[pair.write])
+        count = config.features(widths[pair.write])
+        if count % processes.teams.features.size:
+            raise ConfigError(
+                f"{count} features do not part evenly over {processes.teams.features.size} "
+                "processes; give a multiple"
+            )
     shuffled = shuffle_tokens or tokens_to_shuffle(list(widths.values()))
     return RunPlan(
         config=config,

@@ -5,47 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.training.config import TrainConfig
 from pellucid.training.parameters import Parameters
-from pellucid.training.step import TrainState, train_step
+from pellucid.training.step import TrainState
 from support.dense_training import dense_gradients, dense_loss
+from support.step_settings import middle_of_training, normal, step_gradients
 
 KINDS = ["transcoder", "skip-transcoder", "sae"]
-DEAD_AFTER = 100
-
-
-def _normal(*shape: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def _setting(
-    kind: str, n: int, d_in: int, d_out: int, features: int, k: int, n_dead: int, seed: int
-) -> tuple[TrainConfig, TrainState, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A state in the middle of training: no parameter is at its initial value."""
-    generator = torch.Generator().manual_seed(seed)
-    config = TrainConfig(kind=kind, num_features=features, k=min(k, features))
-    d_out = d_in if kind == "sae" else d_out
-    parameters = Parameters(
-        W_enc=_normal(features, d_in, generator=generator),
-        b_enc=_normal(features, generator=generator),
-        W_dec=_normal(features, d_out, generator=generator),
-        b_dec=_normal(d_out, generator=generator),
-        W_skip=_normal(d_out, d_in, generator=generator) if kind == "skip-transcoder" else None,
-    )
-    state = TrainState.start(config, parameters)
-    dead = torch.randperm(features, generator=generator) < min(n_dead, features)
-    state.idle_tokens[dead] = DEAD_AFTER
-    x = _normal(n, d_in, generator=generator)
-    y = x if kind == "sae" else _normal(n, d_out, generator=generator)
-    return config, state, x, y, dead
-
-
-def _step_gradients(
-    config: TrainConfig, state: TrainState, x: torch.Tensor, y: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """After its first update Adam's mean is (1 - beta1) times the gradient."""
-    train_step(config, state, x, y, rate=0.0, dead_after=DEAD_AFTER)
-    return {name: m / (1 - config.beta1) for name, m in state.first.tensors().items()}
 
 
 @given(
@@ -62,9 +27,9 @@ def test_gradients_of_every_tensor(
     kind: str, n: int, d_in: int, d_out: int, features: int, k: int, n_dead: int, seed: int
 ) -> None:
     d_in = max(d_in, 2) if kind == "sae" else d_in
-    config, state, x, y, dead = _setting(kind, n, d_in, d_out, features, k, n_dead, seed)
+    config, state, x, y, dead = middle_of_training(kind, n, d_in, d_out, features, k, n_dead, seed)
     expected = dense_gradients(config, state.parameters, x, y, dead)
-    found = _step_gradients(config, state, x, y)
+    found = step_gradients(config, state, x, y)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         scale = float(gradient.abs().max())
@@ -77,12 +42,12 @@ def test_gradients_of_every_tensor(
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_in_float32(kind: str, n_dead: int) -> None:
     """Within 1e-5 of the largest, with several blocks of rows and of tokens."""
-    config, state, x, y, dead = _setting(kind, 301, 17, 23, 2500, 7, n_dead, seed=1)
+    config, state, x, y, dead = middle_of_training(kind, 301, 17, 23, 2500, 7, n_dead, seed=1)
     expected = dense_gradients(config, state.parameters, x, y, dead)
     tensors = {name: tensor.float() for name, tensor in state.parameters.tensors().items()}
     single = TrainState.start(config, Parameters.from_tensors(tensors))
     single.idle_tokens.copy_(state.idle_tokens)
-    found = _step_gradients(config, single, x.float(), y.float())
+    found = step_gradients(config, single, x.float(), y.float())
     for name, gradient in expected.items():
         error = (found[name].double() - gradient).abs().max() / gradient.abs().max()
         assert error <= 1e-5, name
@@ -91,10 +56,10 @@ def test_gradients_in_float32(kind: str, n_dead: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_auxiliary_loss_reaches_the_encoder_of_dead_features(kind: str) -> None:
     """Dead features that the main loss never selects get a gradient in W_enc, b_enc and W_dec."""
-    config, state, x, y, dead = _setting(kind, 40, 6, 5, 50, 2, 10, seed=3)
+    config, state, x, y, dead = middle_of_training(kind, 40, 6, 5, 50, 2, 10, seed=3)
     state.parameters.b_enc[dead] = 1.0
     state.parameters.b_enc[~dead] = 50.0
-    gradients = _step_gradients(config, state, x, y)
+    gradients = step_gradients(config, state, x, y)
     for name in ("W_enc", "b_enc", "W_dec"):
         rows = gradients[name][dead].reshape(int(dead.sum()), -1)
         assert (rows.abs().amax(dim=1) > 0).all(), name
@@ -103,12 +68,12 @@ def test_the_auxiliary_loss_reaches_the_encoder_of_dead_features(kind: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_oracle_agrees_with_finite_differences(kind: str) -> None:
     """The dense gradients are those of the loss as a number, error held constant in AuxK apart."""
-    config, state, x, y, _ = _setting(kind, 9, 5, 4, 12, 3, 0, seed=5)
+    config, state, x, y, _ = middle_of_training(kind, 9, 5, 4, 12, 3, 0, seed=5)
     dead = torch.zeros(12, dtype=torch.bool)
     gradients = dense_gradients(config, state.parameters, x, y, dead)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in state.parameters.tensors().items():
-        direction = _normal(*tensor.shape, generator=generator)
+        direction = normal(*tensor.shape, generator=generator)
         values = []
         for sign in (1, -1):
             moved = state.parameters.tensors() | {name: tensor + sign * 1e-6 * direction}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pellucid.core.errors import DictionaryError
 from pellucid.core.types import SparseCodes
-from pellucid.kernels.dispatch import decode, relu_topk, row_gradients
+from pellucid.kernels.dispatch import decode, linear_relu_topk, relu_topk, row_gradients
 from pellucid.kernels.pairs import pair_by_feature
 from pellucid.training import losses
 from pellucid.training.config import TrainConfig
@@ -156,8 +156,8 @@ def encode(
     living: list[tuple[Tensor, Tensor]] = []
     revived: list[tuple[Tensor, Tensor]] = []
     for part in inputs.split(block):
-        pre = torch.nn.functional.linear(part.to(weight.dtype), weight, bias)
-        living.append(relu_topk(pre, config.k))
+        *found, pre = linear_relu_topk(part.to(weight.dtype), weight, bias, config.k)
+        living.append((found[0], found[1]))
         if dead_k:
             values, columns = relu_topk(pre.index_select(1, dead), dead_k)
             revived.append((values, dead[columns]))

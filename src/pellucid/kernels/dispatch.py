@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
+from importlib import import_module, metadata
 from types import ModuleType
 
 import torch
@@ -20,6 +19,7 @@ from pellucid.core.errors import ConfigError
 from pellucid.kernels.pairs import FeaturePairs, RowGradients
 
 IMPLEMENTATIONS = ("reference", "cpu", "triton")
+_OLDEST_TRITON = (3, 4)
 _asked: ContextVar[str | None] = ContextVar("asked", default=None)
 
 
@@ -62,15 +62,15 @@ def using(name: str) -> Iterator[None]:
             (TRITON_INTERPRET=1 in the environment before Triton is first imported).
 
     Raises:
-        ConfigError: there is no such implementation, or Triton is not installed. Within the block:
+        ConfigError: there is no such implementation, or no Triton to run. Within the block:
             it cannot serve the tensors of a call.
     """
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"no kernels are named {name!r}; use one of {', '.join(IMPLEMENTATIONS)}")
     if name == "triton" and not _has_triton():
         raise ConfigError(
-            "the Triton kernels were asked for, and Triton is not installed; "
-            "pip install 'pellucid[gpu]'"
+            "the Triton kernels were asked for, and no Triton of version 3.4 or later is "
+            "installed; pip install 'pellucid[gpu]'"
         )
     token = _asked.set(name)
     try:
@@ -114,4 +114,9 @@ def _check(asked: str, tracked: bool, devices: set[str]) -> None:
 
 @cache
 def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    """Whether a Triton is installed that compiles the kernels."""
+    try:
+        release = metadata.version("triton").split(".")
+    except metadata.PackageNotFoundError:
+        return False
+    return (int(release[0]), int(release[1])) >= _OLDEST_TRITON

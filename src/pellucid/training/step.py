@@ -27,6 +27,9 @@ from pellucid.training.parameters import Parameters
 # (32 MiB), past which every block would be fresh zeroed pages.
 _BLOCK_BYTES = 24 * 2**20
 _ROWS = 1024
+# Every block is a queue of launches to a GPU, and blocks of rows are cut where its pairs are known.
+_GPU_BLOCK_BYTES = 2**28
+_GPU_GRADIENT_BYTES = 2**29
 
 
 @dataclass(slots=True)
@@ -152,12 +155,13 @@ def encode(
     """The k most active features of each token and, if `dead_k`, the most active dead ones."""
     weight = state.parameters.W_enc if state.W_enc_low is None else state.W_enc_low
     bias = state.parameters.b_enc.to(weight.dtype)
-    block = max(1, _BLOCK_BYTES // (len(weight) * weight.element_size()))
+    most = _BLOCK_BYTES if weight.device.type == "cpu" else _GPU_BLOCK_BYTES
+    block = max(1, most // (len(weight) * weight.element_size()))
     living: list[tuple[Tensor, Tensor]] = []
     revived: list[tuple[Tensor, Tensor]] = []
     for part in inputs.split(block):
-        *found, pre = linear_relu_topk(part.to(weight.dtype), weight, bias, config.k)
-        living.append((found[0], found[1]))
+        values, columns, pre = linear_relu_topk(part.to(weight.dtype), weight, bias, config.k)
+        living.append((values, columns))
         if dead_k:
             values, columns = relu_topk(pre.index_select(1, dead), dead_k)
             revived.append((values, dead[columns]))
@@ -191,8 +195,9 @@ def _update(
         )
         adam_update(parameter, gradient, first, second, config=config, rate=rate, step=state.steps)
 
-    for start in range(0, len(parameters.W_enc), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(parameters.W_enc)))
+    at_once = _rows_at_once(parameters)
+    for start in range(0, len(parameters.W_enc), at_once):
+        rows = slice(start, min(start + at_once, len(parameters.W_enc)))
         found = row_gradients(
             pairs.rows(rows.start, rows.stop), output_gradients, inputs, parameters.W_dec[rows]
         )
@@ -207,6 +212,14 @@ def _update(
     if parameters.W_skip is not None:
         apply("W_skip", gradients[0].T @ x)
     state.steps += 1
+
+
+def _rows_at_once(parameters: Parameters) -> int:
+    """Rows of the weights whose gradients exist at the same time."""
+    if parameters.W_enc.device.type == "cpu":
+        return _ROWS
+    row_bytes = parameters.W_enc[0].nbytes + parameters.W_dec[0].nbytes
+    return max(1, _GPU_GRADIENT_BYTES // row_bytes)
 
 
 def _count_idle(state: TrainState, codes: SparseCodes) -> None:

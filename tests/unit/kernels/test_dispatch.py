@@ -58,8 +58,24 @@ def test_an_unknown_name_is_refused() -> None:
 
 def test_asking_for_what_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
-    with pytest.raises(ConfigError, match=r"not installed; pip install 'pellucid\[gpu\]'"):
+    with pytest.raises(ConfigError, match=r"3\.4 or later is installed; pip install"):
         using("triton").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("version", "served"),
+    [("3.3.1", False), ("3.4.0", True), ("3.10.0+git1a2b", True), (None, False)],
+)
+def test_an_old_triton_is_as_good_as_none(
+    version: str | None, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installed(name: str) -> str:
+        if version is None:
+            raise dispatch.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(dispatch.metadata, "version", installed)
+    assert dispatch._has_triton.__wrapped__() is served
 
 
 @pytest.mark.parametrize("name", ["cpu", "triton"])

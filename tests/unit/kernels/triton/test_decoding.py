@@ -37,3 +37,13 @@ def test_a_feature_stored_twice_counts_twice(device: str) -> None:
     indices = torch.tensor([[1, 1, 0]], device=device)
     weight = torch.tensor([[5.0], [7.0]], device=device)
     assert kernels.decode(values, indices, weight).item() == 21.0
+
+
+def test_rows_beyond_the_reach_of_32_bits(device: str) -> None:
+    """Memory that is never touched costs nothing."""
+    width = 1030
+    weight = torch.empty(2**31 // width + 3, width, dtype=torch.float16, device=device)
+    weight[-1] = 2
+    indices = torch.tensor([[len(weight) - 1]], device=device)
+    values = torch.tensor([[3.0]], dtype=torch.float16, device=device)
+    assert (kernels.decode(values, indices, weight) == 6).all()

@@ -103,3 +103,17 @@ def test_rows_wider_than_a_program_holds_get_the_definition(
 ) -> None:
     monkeypatch.setattr(gradients, "_WIDEST", 4)
     assert_gradients([codes(3, 5, 2, seed=0)], 5, 3, torch.float64, device)
+
+
+def test_rows_beyond_the_reach_of_32_bits(device: str) -> None:
+    """Memory that is never touched costs nothing."""
+    width = 1030
+    rows = torch.empty(2**31 // width + 3, width, dtype=torch.float16, device=device)
+    rows[-1] = 2
+    last = torch.tensor([len(rows) - 1], device=device)
+    value, offsets = torch.tensor([3.0], device=device).half(), torch.tensor([0, 1], device=device)
+    W_dec = torch.full((1, width), 0.125, device=device).half()
+    found = kernels.row_gradients(FeaturePairs(value, last, last, offsets), rows, rows, W_dec)
+    assert (found.W_dec == 6).all()
+    assert found.b_enc.item() == 257.5
+    assert (found.W_enc == 515).all()

@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--at-k", type=int, default=32, help="held while the features vary")
     parser.add_argument("--k", type=numbers, default=[8, 16, 32, 64, 128, 256])
     parser.add_argument("--at-features", type=int, default=24576, help="held while k varies")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +101,7 @@ def main() -> None:
     record = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
-        "setting": {"width": options.width, "tokens": options.tokens},
+        "setting": {name: getattr(options, name) for name in ("width", "tokens", "rounds")},
         "axes": axes,
     }
     options.out.write_text(json.dumps(record, indent=2) + "\n")

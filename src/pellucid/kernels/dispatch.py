@@ -81,12 +81,15 @@ def using(name: str) -> Iterator[None]:
 
 def _implementation(*tensors: Tensor) -> ModuleType:
     tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    devices = {tensor.device.type for tensor in tensors}
+    devices = {tensor.device for tensor in tensors}
     asked = _asked.get()
     if asked is None:
-        if not tracked and devices == {"cpu"}:
+        kinds = {device.type for device in devices}
+        if tracked or len(devices) > 1:
+            asked = "reference"  # which says what is wrong with several devices
+        elif kinds == {"cpu"}:
             asked = "cpu"
-        elif not tracked and devices == {"cuda"} and _has_triton():
+        elif kinds == {"cuda"} and _has_triton():
             asked = "triton"
         else:
             asked = "reference"
@@ -95,7 +98,7 @@ def _implementation(*tensors: Tensor) -> ModuleType:
     return import_module(f"pellucid.kernels.{asked}")
 
 
-def _check(asked: str, tracked: bool, devices: set[str]) -> None:
+def _check(asked: str, tracked: bool, devices: set[torch.device]) -> None:
     """Refuse what the implementation that was asked for cannot do."""
     if tracked:
         raise ConfigError(
@@ -104,10 +107,10 @@ def _check(asked: str, tracked: bool, devices: set[str]) -> None:
         )
     interpreted = asked == "triton" and import_module("pellucid.kernels.triton").INTERPRETED
     served = "cuda" if asked == "triton" and not interpreted else "cpu"
-    if devices != {served}:
+    if len(devices) > 1 or {device.type for device in devices} != {served}:
         raise ConfigError(
             f"the {asked} kernels were asked for, and the tensors are on "
-            f"{', '.join(sorted(devices))}; they serve {served} tensors"
+            f"{', '.join(sorted(map(str, devices)))}; they serve {served} tensors"
             + ("" if served == "cpu" else ", or CPU tensors with TRITON_INTERPRET=1 set at start")
         )
 

@@ -27,6 +27,7 @@ def test_the_device_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _chosen(_on("cuda"), _on("cuda")) == "triton"
     assert _chosen(_on("mps")) == "reference"
     assert _chosen(_on("cpu"), _on("cuda")) == "reference", "which says what is wrong"
+    assert _chosen(_on("cuda:0"), _on("cuda:1")) == "reference"
     monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
     assert _chosen(_on("cuda")) == "reference"
 

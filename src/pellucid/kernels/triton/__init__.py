@@ -2,8 +2,8 @@
 
 Imported only where Triton is installed. With TRITON_INTERPRET=1 in the environment before Triton
 is first imported, they run on CPU tensors through its interpreter, slowly; that is how they are
-tested without a GPU. Sums are taken in float32 (float64 for float64), without atomics and in a
-fixed order, so that a result is the same on every run.
+tested without a GPU. Sums are taken in float32 (float64 for float64), without atomics, so that a
+result is the same on every run, but for the roundings of the product, whose tile is tried out.
 """
 
 from pellucid.kernels.triton.decoding import decode

@@ -34,10 +34,15 @@ def group_size(n_columns: int, k: int) -> int | None:
 
     Both stages together look at n_columns / group + k * group values, fewest near the root of
     n_columns / k.
+
+    Raises:
+        ValueError: k exceeds the number of columns.
     """
+    if k > n_columns:
+        raise ValueError(f"k is {k}, and there are only {n_columns} columns to choose from")
     if n_columns <= _DIRECT_WIDTH:
         return None
-    group = min(power_of_two(round((n_columns / k) ** 0.5)), _LARGEST_GROUP)
+    group = min(power_of_two(round((n_columns / max(k, 1)) ** 0.5)), _LARGEST_GROUP)
     n_groups = -(-n_columns // group)
     fits = max(n_groups, k * group) <= _LARGEST_BLOCK
     return group if group > 1 and n_groups > k and fits else None

@@ -98,3 +98,11 @@ def test_what_does_not_fit_is_selected_by_torch(
     values, columns = kernels.relu_topk(pre, 9)
     assert torch.equal(values.sort(dim=1).values, reference.relu_topk(pre, 9)[0].sort(dim=1).values)
     assert torch.equal(pre.gather(1, columns).clamp_min(0), values)
+
+
+@pytest.mark.parametrize("num_features", [5, 4099])
+def test_none_and_more_than_there_are(num_features: int, device: str) -> None:
+    pre = torch.ones(2, num_features, device=device)
+    assert kernels.relu_topk(pre, 0)[1].shape == (2, 0)
+    with pytest.raises(ValueError, match=f"only {num_features} columns to choose from"):
+        kernels.relu_topk(pre, num_features + 1)

@@ -29,6 +29,17 @@ class Setting:
     mode: str
 
 
+def _finished(step: Callable[[], object]) -> Callable[[], object]:
+    """The step, returning when the GPU has done it."""
+
+    def run() -> object:
+        result = step()
+        torch.cuda.synchronize()
+        return result
+
+    return run
+
+
 def serve(start: Callable[[Setting], Callable[[], object]], packages: list[str]) -> None:
     """Answer requests with what a step costs: first the versions of `packages`, then each step.
 
@@ -42,15 +53,18 @@ def serve(start: Callable[[Setting], Callable[[], object]], packages: list[str])
     parser.add_argument("--k", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--mode", required=True)
+    parser.add_argument(
+        "--device", default="cpu", help="a GPU is waited for within the step's time"
+    )
     options = parser.parse_args()
     answers, sys.stdout = sys.stdout, sys.stderr  # peers print as they please
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    tensors = load_file(options.activations)
+    tensors = load_file(options.activations, device=options.device)
     setting = Setting(num_features=options.num_features, k=options.k, mode=options.mode, **tensors)
     step = start(setting)
     print(json.dumps(versions(packages)), file=answers, flush=True)
     for _ in sys.stdin:
-        _, cost = measure(step)
+        _, cost = measure(step if options.device == "cpu" else _finished(step))
         print(json.dumps(asdict(cost)), file=answers, flush=True)

@@ -41,9 +41,9 @@ def start(setting: Setting) -> Callable[[], object]:
 
 
 def _bare_product(setting: Setting, dtype: torch.dtype) -> Callable[[], object]:
-    weight = torch.randn(setting.num_features, setting.x.shape[1]).to(dtype)
     x = setting.x.to(dtype)
-    out = torch.empty(len(x), setting.num_features, dtype=dtype)
+    weight = torch.randn(setting.num_features, x.shape[1]).to(x)
+    out = x.new_empty(len(x), setting.num_features)
     return lambda: torch.mm(x, weight.T, out=out)
 
 

@@ -124,6 +124,43 @@ def growth(result: Record) -> str:
     return markdown("what grows, range, seconds, power, 95% interval", rows)
 
 
+def step_growth(result: Record) -> str:
+    """A training step and its encoder product, a row a number of features and of k."""
+    runs = [run for axis in result["axes"].values() for run in axis["runs"]]
+    rows = [
+        [
+            f"{run['num_features']:,}",
+            str(run["k"]),
+            f"{run['product_s'] * 1e3:,.0f}",
+            f"{run['step_s'] * 1e3:,.0f}",
+            f"{1 / run['share']:.2f}",
+            f"{run['share']:.0%}",
+            f"{run['peak_mb']:,.0f}",
+        ]
+        for run in runs
+    ]
+    return markdown("features, k, product ms, step ms, step / product, share, peak MB", rows)
+
+
+def step_powers(result: Record) -> str:
+    """The powers fitted to a training step, and to what it does beyond the product."""
+    rows = []
+    for name, axis in result["axes"].items():
+        at = [run[name] for run in axis["runs"]]
+        for what in ("step", "beyond the product"):
+            power = axis[what]
+            rows.append(
+                [
+                    "features" if name == "num_features" else name,
+                    f"{min(at):,} to {max(at):,}",
+                    what,
+                    f"{power['slope']:.2f}",
+                    f"{power['low']:.2f} to {power['high']:.2f}",
+                ]
+            )
+    return markdown("what grows, range, of, power, 95% interval", rows)
+
+
 def long(result: Record) -> str:
     """The long prompt."""
     run = result["long"]
@@ -538,6 +575,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "floor": ("trace.json", floor),
     "growth": ("growth.json", growth),
     "long": ("growth.json", long),
+    "step_growth": ("step_growth.json", step_growth),
+    "step_powers": ("step_growth.json", step_powers),
     "all_steps": ("all_steps.json", all_steps),
     "clamps": ("interventions.json", clamps),
     "idle": ("interventions.json", idle),

@@ -1,84 +1,23 @@
 """Every gradient of the sparse step equals dense float64 autograd, term by term, on odd shapes."""
 
-from typing import NamedTuple
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.training.config import TrainConfig
-from pellucid.training.parameters import Parameters
-from pellucid.training.state import TrainState
-from pellucid.training.step import train_step
-from support.dense_training import Named, dense_gradients, dense_loss
+from support.dense_training import dense_gradients, dense_loss
+from support.step_settings import Setting, middle_of_training, moved, step_gradients
 
 KINDS = ["transcoder", "skip-transcoder", "sae", "clt"]
 ACTIVATIONS = ["topk", "batchtopk", "jumprelu", "relu"]
-DEAD_AFTER = 100
-LAYERS = 3
-
-
-class Setting(NamedTuple):
-    """Dictionaries in the middle of training (no parameter is an initial one), and a batch."""
-
-    config: TrainConfig
-    states: list[TrainState]
-    xs: list[torch.Tensor]
-    ys: list[torch.Tensor]
-    dead: list[torch.Tensor]
-
-    def tensors(self) -> list[Named]:
-        return [state.parameters.tensors() for state in self.states]
-
-
-def _setting(
-    config: TrainConfig, *, n: int, d_in: int, d_out: int, n_dead: int, seed: int
-) -> Setting:
-    generator = torch.Generator().manual_seed(seed)
-    features = config.num_features
-    assert features
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    d_out = d_in if config.kind == "sae" else d_out
-    layers = LAYERS if config.kind == "clt" else 1
-    states, xs, ys, deads = [], [], [], []
-    for layer in range(layers):
-        parameters = Parameters(
-            W_enc=normal(features, d_in),
-            b_enc=normal(features),
-            W_dec=normal(features, (layers - layer) * d_out),
-            b_dec=normal(d_out),
-            W_skip=normal(d_out, d_in) if config.kind == "skip-transcoder" else None,
-            threshold=normal(features).abs() if config.activation == "jumprelu" else None,
-        )
-        state = TrainState.start(config, parameters)
-        dead = torch.randperm(features, generator=generator) < min(n_dead, features)
-        state.idle_tokens[dead] = DEAD_AFTER
-        states.append(state)
-        deads.append(dead)
-        xs.append(normal(n, d_in))
-        ys.append(xs[-1] if config.kind == "sae" else normal(n, d_out))
-    return Setting(config, states, xs, ys, deads)
-
-
-def _step_gradients(setting: Setting) -> list[Named]:
-    """After its first update Adam's mean is (1 - beta1) times the gradient."""
-    config, states, xs, ys, _ = setting
-    train_step(config, states, xs, ys, rate=0.0, dead_after=DEAD_AFTER)
-    return [
-        {name: mean / (1 - config.beta1) for name, mean in state.first.tensors().items()}
-        for state in states
-    ]
 
 
 def _assert_equal(setting: Setting) -> None:
     expected = dense_gradients(
         setting.config, setting.tensors(), setting.xs, setting.ys, setting.dead
     )
-    for found, wanted in zip(_step_gradients(setting), expected, strict=True):
+    for found, wanted in zip(step_gradients(setting), expected, strict=True):
         assert found.keys() == wanted.keys()
         for name, gradient in wanted.items():
             scale = float(gradient.abs().max())
@@ -119,7 +58,7 @@ def test_gradients_of_every_tensor(
         prefixes=tuple(sorted(size for size in prefixes if size <= features)),
     )
     d_in = max(d_in, 2) if kind == "sae" else d_in
-    _assert_equal(_setting(config, n=n, d_in=d_in, d_out=d_out, n_dead=n_dead, seed=seed))
+    _assert_equal(middle_of_training(config, n=n, d_in=d_in, d_out=d_out, n_dead=n_dead, seed=seed))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,13 +68,13 @@ def test_gradients_of_every_kind_and_activation_with_prefixes(kind: str, activat
     config = TrainConfig(
         kind=kind, activation=activation, num_features=37, k=3, prefixes=(5, 20, 37)
     )
-    _assert_equal(_setting(config, n=19, d_in=7, d_out=6, n_dead=4, seed=2))
+    _assert_equal(middle_of_training(config, n=19, d_in=7, d_out=6, n_dead=4, seed=2))
 
 
 @pytest.mark.parametrize("setting", [{"sparsity": 0.7, "bandwidth": 0.2}, {"bandwidth": 3.0}])
 def test_gradients_with_other_penalties(setting: dict[str, float]) -> None:
     config = TrainConfig(activation="jumprelu", num_features=30, k=2, **setting)
-    _assert_equal(_setting(config, n=23, d_in=5, d_out=4, n_dead=0, seed=4))
+    _assert_equal(middle_of_training(config, n=23, d_in=5, d_out=4, n_dead=0, seed=4))
 
 
 @pytest.mark.parametrize("n_dead", [0, 3, 30])
@@ -144,17 +83,10 @@ def test_gradients_with_other_penalties(setting: dict[str, float]) -> None:
 def test_gradients_in_float32(kind: str, activation: str, n_dead: int) -> None:
     """Within 1e-5 of the largest, with several blocks of rows and of tokens."""
     config = TrainConfig(kind=kind, activation=activation, num_features=2500, k=7)
-    setting = _setting(config, n=101, d_in=17, d_out=23, n_dead=n_dead, seed=1)
+    setting = middle_of_training(config, n=101, d_in=17, d_out=23, n_dead=n_dead, seed=1)
     expected = dense_gradients(config, setting.tensors(), setting.xs, setting.ys, setting.dead)
-    singles = []
-    for state in setting.states:
-        tensors = {name: tensor.float() for name, tensor in state.parameters.tensors().items()}
-        singles.append(TrainState.start(config, Parameters.from_tensors(tensors)))
-        singles[-1].idle_tokens.copy_(state.idle_tokens)
-    single = setting._replace(
-        states=singles, xs=[x.float() for x in setting.xs], ys=[y.float() for y in setting.ys]
-    )
-    for found, wanted in zip(_step_gradients(single), expected, strict=True):
+    single = moved(setting, torch.float32)
+    for found, wanted in zip(step_gradients(single), expected, strict=True):
         for name, gradient in wanted.items():
             error = (found[name].double() - gradient).abs().max() / gradient.abs().max()
             assert error <= 1e-5, name
@@ -164,11 +96,11 @@ def test_gradients_in_float32(kind: str, activation: str, n_dead: int) -> None:
 def test_the_auxiliary_loss_reaches_the_encoder_of_dead_features(kind: str) -> None:
     """Dead features that the main loss never selects get a gradient in W_enc, b_enc and W_dec."""
     config = TrainConfig(kind=kind, num_features=50, k=2, aux_k=6)
-    setting = _setting(config, n=40, d_in=6, d_out=5, n_dead=10, seed=3)
+    setting = middle_of_training(config, n=40, d_in=6, d_out=5, n_dead=10, seed=3)
     for state, dead in zip(setting.states, setting.dead, strict=True):
         state.parameters.b_enc[dead] = 1.0
         state.parameters.b_enc[~dead] = 50.0
-    for gradients, dead in zip(_step_gradients(setting), setting.dead, strict=True):
+    for gradients, dead in zip(step_gradients(setting), setting.dead, strict=True):
         for name in ("W_enc", "b_enc", "W_dec"):
             rows = gradients[name][dead].reshape(int(dead.sum()), -1)
             assert (rows.abs().amax(dim=1) > 0).all(), name
@@ -179,7 +111,7 @@ def test_the_auxiliary_loss_reaches_the_encoder_of_dead_features(kind: str) -> N
 def test_the_oracle_agrees_with_finite_differences(kind: str, activation: str) -> None:
     """The dense gradients are those of the loss as a number (a JumpReLU's are no derivatives)."""
     config = TrainConfig(kind=kind, activation=activation, num_features=12, k=3, prefixes=(4,))
-    setting = _setting(config, n=9, d_in=5, d_out=4, n_dead=0, seed=5)
+    setting = middle_of_training(config, n=9, d_in=5, d_out=4, n_dead=0, seed=5)
     tensors = setting.tensors()
     batch = (setting.xs, setting.ys, setting.dead)
     gradients = dense_gradients(config, tensors, *batch)

@@ -24,6 +24,18 @@ def relu_topk(
     return values_NK.relu_(), indices_NK
 
 
+@torch.no_grad()
+def linear_relu_topk(
+    inputs_ND: Float[Tensor, "N D"],
+    weight_FD: Float[Tensor, "F D"],
+    bias_F: Float[Tensor, " F"],
+    k: int,
+) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"], Float[Tensor, "N F"]]:
+    """`relu_topk` of pre = inputs @ weight.T + bias, and pre itself."""
+    pre_NF = functional.linear(inputs_ND, weight_FD, bias_F)
+    return *relu_topk(pre_NF, k), pre_NF
+
+
 def _topk_tree(pre_NF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Exact top-k by groups of columns.
 
@@ -52,6 +64,8 @@ def decode(
     values_NK: Float[Tensor, "N K"], indices_NK: Int[Tensor, "N K"], weight_FD: Float[Tensor, "F D"]
 ) -> Float[Tensor, "N D"]:
     """Row n is the sum over j of values[n, j] * weight[indices[n, j]]."""
+    if not values_NK.shape[1]:  # embedding_bag refuses empty rows
+        return weight_FD.new_zeros(len(values_NK), weight_FD.shape[1])
     return functional.embedding_bag(indices_NK, weight_FD, per_sample_weights=values_NK, mode="sum")
 
 

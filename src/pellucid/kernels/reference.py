@@ -7,6 +7,7 @@ D width, P pairs.
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from pellucid.kernels.pairs import FeaturePairs, RowGradients
 
@@ -17,6 +18,17 @@ def relu_topk(
     """The k largest of max(pre, 0) in each row and their columns, in no promised order."""
     values_NK, indices_NK = torch.topk(pre_NF, k, dim=1, sorted=False)
     return torch.relu(values_NK), indices_NK
+
+
+def linear_relu_topk(
+    inputs_ND: Float[Tensor, "N D"],
+    weight_FD: Float[Tensor, "F D"],
+    bias_F: Float[Tensor, " F"],
+    k: int,
+) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"], Float[Tensor, "N F"]]:
+    """`relu_topk` of pre = inputs @ weight.T + bias, and pre itself."""
+    pre_NF = functional.linear(inputs_ND, weight_FD, bias_F)
+    return *relu_topk(pre_NF, k), pre_NF
 
 
 def decode(

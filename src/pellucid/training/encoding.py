@@ -9,7 +9,7 @@ from torch import Tensor
 from pellucid.core.types import SparseCodes
 from pellucid.distributed.team import Team, Teams
 from pellucid.kernels.dispatch import relu_topk
-from pellucid.training.activations.base import ActivationRule, Candidates, Chosen
+from pellucid.training.activations.base import ActivationRule, Candidates, Chosen, Encoder
 from pellucid.training.activations.batchtopk import BatchTopKRule
 from pellucid.training.activations.topk import largest_of_all
 from pellucid.training.config import TrainConfig
@@ -18,6 +18,7 @@ from pellucid.training.parameters import Parameters
 # A block of pre-activations stays in the last cache level and below malloc's largest mmap threshold
 # (32 MiB), past which every block would be fresh zeroed pages.
 _BLOCK_BYTES = 24 * 2**20
+_GPU_BLOCK_BYTES = 2**28  # every block is a queue of launches
 
 
 def encode(
@@ -44,15 +45,16 @@ def encode(
         W_enc: a copy of the encoder in the dtype to multiply in, where that is another.
     """
     weight = parameters.W_enc if W_enc is None else W_enc
-    bias = parameters.b_enc.to(weight.dtype)
-    block = max(1, _BLOCK_BYTES // (len(weight) * weight.element_size()))
+    encoder = Encoder(weight, parameters.b_enc.to(weight.dtype), parameters.threshold)
+    most = _BLOCK_BYTES if weight.device.type == "cpu" else _GPU_BLOCK_BYTES
+    block = max(1, most // (len(weight) * weight.element_size()))
     width, chosen, revived = rule.width(config), None, None
     while chosen is None:
         living: list[Candidates] = []
         dying: list[Candidates] = []
         for part in inputs.split(block):
-            pre = torch.nn.functional.linear(part.to(weight.dtype), weight, bias)
-            living.append(rule.candidates(config, pre, parameters.threshold, width))
+            found, pre = rule.candidates(config, part.to(weight.dtype), encoder, width)
+            living.append(found)
             if dead_k and revived is None:
                 dying.append(_most_active(pre, dead, dead_k))
         if dying:

@@ -15,9 +15,11 @@ from pellucid.training.activations.base import Chosen
 from pellucid.training.config import TrainConfig
 from pellucid.training.encoding import by_prefix
 from pellucid.training.optim import adam_update
+from pellucid.training.parameters import Parameters
 from pellucid.training.state import TrainState
 
 _ROWS = 1024
+_GPU_GRADIENT_BYTES = 2**29  # blocks of rows are cut where a GPU's pairs are known: few of them
 
 
 class Revival(NamedTuple):
@@ -97,8 +99,9 @@ def update(
             weight = _mean_weight(config.average, state.steps)
             getattr(state.average, name)[rows].lerp_(parameter, weight)
 
-    for start in range(0, len(parameters.W_enc), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(parameters.W_enc)))
+    at_once = _rows_at_once(parameters)
+    for start in range(0, len(parameters.W_enc), at_once):
+        rows = slice(start, min(start + at_once, len(parameters.W_enc)))
         if parameters.threshold is not None:
             slopes = _threshold_gradient(config, state, sources, batch, rows, teams.tokens.size)
             apply("threshold", slopes, rows)
@@ -121,6 +124,14 @@ def update(
         memory = 0.9 if config.cut_memory is None else config.cut_memory
         state.cut += _mean_weight(memory, state.steps) * (batch.chosen.cut - state.cut)
     state.steps += 1
+
+
+def _rows_at_once(parameters: Parameters) -> int:
+    """Rows of the weights whose gradients exist at the same time."""
+    if parameters.W_enc.device.type == "cpu":
+        return _ROWS
+    row_bytes = parameters.W_enc[0].nbytes + parameters.W_dec[0].nbytes
+    return max(1, _GPU_GRADIENT_BYTES // row_bytes)
 
 
 def _mean_weight(memory: float, steps: int) -> float:

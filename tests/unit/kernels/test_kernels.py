@@ -1,5 +1,7 @@
 """Fast kernels against their readable definitions, on odd shapes and in every dtype they serve."""
 
+from types import ModuleType
+
 import pytest
 import torch
 from hypothesis import given
@@ -141,3 +143,16 @@ def test_tensors_under_autograd_get_the_differentiable_definition() -> None:
 def test_codes_without_entries_decode_to_zero() -> None:
     empty = torch.zeros(3, 0)
     assert torch.equal(dispatch.decode(empty, empty.long(), torch.ones(4, 2)), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("kernels", [reference, cpu, dispatch])
+@pytest.mark.parametrize(("n", "width", "num_features", "k"), [(0, 1, 1, 1), (7, 3, 700, 5)])
+def test_codes_of_a_product(
+    kernels: ModuleType, n: int, width: int, num_features: int, k: int
+) -> None:
+    x, weight = _normal(n, width, seed=0), _normal(num_features, width, seed=1)
+    bias = _normal(num_features, seed=2)
+    values, indices, pre = kernels.linear_relu_topk(x, weight, bias, k)
+    torch.testing.assert_close(pre, x @ weight.T + bias)
+    assert torch.equal(pre.gather(1, indices).clamp_min(0), values)
+    assert torch.equal(values.sort().values, reference.relu_topk(pre, k)[0].sort().values)

@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import linear
 
 from pellucid.core.types import SparseCodes
 from pellucid.dictionaries.activations import Activation
@@ -14,6 +15,19 @@ from pellucid.training.config import TrainConfig
 from pellucid.training.parameters import Parameters
 
 Candidates = tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]
+"""Values and features; padding has value 0."""
+
+
+class Encoder(NamedTuple):
+    """What makes pre-activations, in the dtype to multiply in, and the thresholds if there are."""
+
+    W_enc: Float[Tensor, "F d"]
+    b_enc: Float[Tensor, " F"]
+    threshold: Float[Tensor, " F"] | None
+
+    def pre_activations(self, inputs: Float[Tensor, "N d"]) -> Float[Tensor, "N F"]:
+        """Dense ones."""
+        return linear(inputs, self.W_enc, self.b_enc)
 
 
 class Chosen(NamedTuple):
@@ -33,8 +47,8 @@ class Chosen(NamedTuple):
 class ActivationRule(ABC):
     """An activation while it is trained.
 
-    `candidates` sees dense pre-activations, a block of tokens at a time, and keeps a few of each
-    token; `settle` sees the candidates of the whole batch and says which of them are active. Where
+    `candidates` makes dense pre-activations of a block of tokens and keeps a few of each token;
+    `settle` sees the candidates of the whole batch and says which of them are active. Where
     features are spread over processes, each sees its own.
     """
 
@@ -55,14 +69,18 @@ class ActivationRule(ABC):
 
     @abstractmethod
     def candidates(
-        self, config: TrainConfig, pre: Float[Tensor, "N F"], threshold: Tensor | None, width: int
-    ) -> Candidates:
-        """Values and features of a block's candidates; padding has value 0.
+        self,
+        config: TrainConfig,
+        inputs: Float[Tensor, "N d"],
+        encoder: Encoder,
+        width: int,
+    ) -> tuple[Candidates, Float[Tensor, "N F"]]:
+        """The candidates of a block of tokens, and their pre-activations.
 
         Args:
             config: the settings.
-            pre: pre-activations.
-            threshold: one a feature, where the activation has them.
+            inputs: what the encoder matrix multiplies, in its dtype.
+            encoder: the weights.
             width: how many of a token at most, where that is fixed.
         """
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from pellucid.core.types import SparseCodes
 from pellucid.dictionaries.activations import Activation, JumpReLU
 from pellucid.distributed.team import Teams
-from pellucid.kernels.dispatch import relu_topk
-from pellucid.training.activations.base import ActivationRule, Candidates, Chosen
+from pellucid.kernels.dispatch import linear_relu_topk
+from pellucid.training.activations.base import ActivationRule, Candidates, Chosen, Encoder
 from pellucid.training.config import TrainConfig
 from pellucid.training.parameters import Parameters
 
@@ -32,10 +32,12 @@ class BatchTopKRule(ActivationRule):
         return _FIRST_WIDTH * config.k
 
     def candidates(
-        self, config: TrainConfig, pre: Float[Tensor, "N F"], threshold: Tensor | None, width: int
-    ) -> Candidates:
+        self, config: TrainConfig, inputs: Float[Tensor, "N d"], encoder: Encoder, width: int
+    ) -> tuple[Candidates, Float[Tensor, "N F"]]:
         """The largest."""
-        return relu_topk(pre, min(width, pre.shape[1]))
+        width = min(width, len(encoder.b_enc))
+        values, indices, pre = linear_relu_topk(inputs, encoder.W_enc, encoder.b_enc, width)
+        return (values, indices), pre
 
     def settle(
         self, config: TrainConfig, found: SparseCodes, threshold: Tensor | None, teams: Teams

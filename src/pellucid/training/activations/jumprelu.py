@@ -19,7 +19,7 @@ from torch import Tensor
 from pellucid.core.types import SparseCodes
 from pellucid.dictionaries.activations import Activation, JumpReLU, pack_active
 from pellucid.distributed.team import Teams
-from pellucid.training.activations.base import ActivationRule, Candidates, Chosen
+from pellucid.training.activations.base import ActivationRule, Candidates, Chosen, Encoder
 from pellucid.training.config import TrainConfig
 from pellucid.training.parameters import Parameters
 
@@ -38,13 +38,14 @@ class JumpReLURule(ActivationRule):
         parameters.threshold = torch.full_like(parameters.b_enc, cut())
 
     def candidates(
-        self, config: TrainConfig, pre: Float[Tensor, "N F"], threshold: Tensor | None, width: int
-    ) -> Candidates:
+        self, config: TrainConfig, inputs: Float[Tensor, "N d"], encoder: Encoder, width: int
+    ) -> tuple[Candidates, Float[Tensor, "N F"]]:
         """All that is above or just below its threshold."""
-        assert threshold is not None
-        lowest = (threshold - _bandwidth(config) / 2).clamp_min(0).to(pre.dtype)
+        assert encoder.threshold is not None
+        pre = encoder.pre_activations(inputs)
+        lowest = (encoder.threshold - _bandwidth(config) / 2).clamp_min(0).to(pre.dtype)
         found = pack_active(pre, pre > lowest)
-        return found.values, found.indices
+        return (found.values, found.indices), pre
 
     def settle(
         self, config: TrainConfig, found: SparseCodes, threshold: Tensor | None, teams: Teams

@@ -9,7 +9,7 @@ from torch import Tensor
 from pellucid.core.types import SparseCodes
 from pellucid.dictionaries.activations import Activation, ReLU, pack_active
 from pellucid.distributed.team import Teams
-from pellucid.training.activations.base import ActivationRule, Candidates, Chosen
+from pellucid.training.activations.base import ActivationRule, Candidates, Chosen, Encoder
 from pellucid.training.config import TrainConfig
 from pellucid.training.parameters import Parameters
 
@@ -27,11 +27,12 @@ class ReLURule(ActivationRule):
         parameters.b_enc -= cut()
 
     def candidates(
-        self, config: TrainConfig, pre: Float[Tensor, "N F"], threshold: Tensor | None, width: int
-    ) -> Candidates:
+        self, config: TrainConfig, inputs: Float[Tensor, "N d"], encoder: Encoder, width: int
+    ) -> tuple[Candidates, Float[Tensor, "N F"]]:
         """All that is positive."""
+        pre = encoder.pre_activations(inputs)
         found = pack_active(pre, pre > 0)
-        return found.values, found.indices
+        return (found.values, found.indices), pre
 
     def settle(
         self, config: TrainConfig, found: SparseCodes, threshold: Tensor | None, teams: Teams

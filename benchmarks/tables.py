@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-ALSO = tuple(PAGE.with_name(f"{name}.md") for name in ("watching", "verification", "repair"))
+ALSO = tuple(
+    PAGE.with_name(f"{name}.md") for name in ("watching", "verification", "repair", "quality")
+)
 """Other pages with tables of their own."""
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(
@@ -516,6 +518,24 @@ def repair(result: Record) -> str:
     )
 
 
+def recovery(result: Record) -> str:
+    """What dictionaries recover of a known truth, a row a dictionary."""
+    shown = ("fvu", "mmcs", "mcc", "recovered", "latent_f1", "feature_f1", "split", "absorbed")
+    rows = [
+        [name, *(spread(figures[key]) for key in shown)] for name, figures in result["rows"].items()
+    ]
+    return markdown(
+        "dictionary, FVU, MMCS, MCC, recovered, F1 of latents, F1 of features, split, absorbed",
+        rows,
+    )
+
+
+def spread(estimate: Record) -> str:
+    """A figure and half the width of its interval."""
+    half = (estimate["high"] - estimate["low"]) / 2
+    return f"{estimate['value']:.3f} ± {half:.3f}"
+
+
 def between(estimate: Record, form: str) -> str:
     """A figure and its interval."""
     value, low, high = (format(estimate[key], form) for key in ("value", "low", "high"))
@@ -558,6 +578,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "repair": ("repair.json", repair),
     "culprit": ("culprit.json", culprit),
     "culprit_edits": ("culprit.json", culprit_edits),
+    "recovery": ("recovery.json", recovery),
     "verification_cost": ("verification_cost.json", verification_cost),
 }
 

@@ -20,6 +20,15 @@ def fidelity_table(layers: Sequence[LayerFidelity]) -> Table:
     return table
 
 
+def feature_table(evaluation: Evaluation) -> Table:
+    """Dead, dense and near-duplicate features by layer."""
+    table = _table("Features", "layer", "dead", "dense", "near-duplicates", "of random directions")
+    for layer, duplicates in zip(evaluation.layers, evaluation.duplicates, strict=True):
+        shares = (layer.dead, layer.dense or 0.0, duplicates.share, duplicates.random)
+        table.add_row(str(layer.layer), *(f"{share:.1%}" for share in shares))
+    return table
+
+
 def prediction_tables(evaluation: Evaluation) -> list[Table]:
     """What the model predicts with MLPs replaced, beside the baselines; empty if not measured."""
     if evaluation.replacement is None:

@@ -6,15 +6,16 @@ from functools import partial
 from pathlib import Path
 
 from pellucid.core.errors import DictionaryError
-from pellucid.core.types import Site
 from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.evaluation.baselines import BASELINES, fit_baselines
+from pellucid.evaluation.duplicates import near_duplicates
 from pellucid.evaluation.replaced import (
     ORIGINAL,
     predict,
     replacement_report,
     score_variants,
+    stand_in_for_mlps,
     variants,
 )
 from pellucid.evaluation.report import Evaluation, TaskFigures
@@ -79,9 +80,10 @@ def evaluate(
         tokens=rows.tokens,
         documents=rows.documents,
         layers=fidelity,
+        duplicates=[near_duplicates(dictionary) for dictionary in dictionaries],
         baselines_fitted_apart=fitting.fingerprint != held_out.fingerprint,
     )
-    if not _stand_in_for_mlps(dictionaries):
+    if not stand_in_for_mlps(dictionaries.dictionaries):
         return measured
 
     tell("baselines", 0.0)
@@ -116,14 +118,6 @@ def _measure_fidelity(dictionaries: DictionarySet, rows: EvaluationRows) -> list
     sites = [site for d in dictionaries for site in (d.read_site, d.write_site)]
     stream = rows.activations(list(dict.fromkeys(sites)))
     return measure_dictionaries(dictionaries.dictionaries, stream, tokens=rows.tokens)
-
-
-def _stand_in_for_mlps(dictionaries: DictionarySet) -> bool:
-    return all(
-        (dictionary.read_site, dictionary.write_site)
-        == (Site("mlp_in", layer), Site("mlp_out", layer))
-        for layer, dictionary in dictionaries.dictionaries.items()
-    )
 
 
 def _knows_specimen(model: LanguageModel) -> bool:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pellucid.evaluation.duplicates import Duplicates
+from pellucid.harvest.density import DENSITY_EDGES
 from pellucid.harvest.fidelity import LayerFidelity
 
 
@@ -55,6 +57,7 @@ class Evaluation:
         tokens: tokens at which dictionaries were measured (special ones left out).
         documents: documents they came from.
         layers: fidelity of each dictionary.
+        duplicates: near-duplicates of each dictionary, in the same order.
         baselines_fitted_apart: whether the baselines were fitted on other text than this; a source
             of very few documents leaves none to hold out.
         predictions: positions at which predictions were scored.
@@ -68,6 +71,7 @@ class Evaluation:
     tokens: int
     documents: int
     layers: list[LayerFidelity]
+    duplicates: list[Duplicates]
     baselines_fitted_apart: bool
     predictions: int = 0
     original_ce: float | None = None
@@ -78,4 +82,11 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain values, under the keys that the command line documents."""
         record = asdict(self)
-        return record | {"original": {"ce": record.pop("original_ce")}}
+        return record | {
+            "original": {"ce": record.pop("original_ce")},
+            "density_edges": list(DENSITY_EDGES),
+            "layers": [
+                layer.to_json() | {"duplicates": duplicates}
+                for layer, duplicates in zip(self.layers, record.pop("duplicates"), strict=True)
+            ],
+        }

@@ -21,9 +21,12 @@ from pellucid.harvest.live import site_widths, tokens_to_shuffle
 from pellucid.harvest.sources import open_text
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
+from pellucid.training.card import CARD_NAME, write_card
 from pellucid.training.config import TrainConfig
 from pellucid.training.interrupt import graceful_stop
-from pellucid.training.metrics import MetricsLog, TrainProgress, Window
+from pellucid.training.measure import Measurement
+from pellucid.training.metrics import TrainProgress, Window
+from pellucid.training.recorder import Recorder
 from pellucid.training.run import Run, RunPlan
 from pellucid.training.run_checkpoint import (
     check_identity,
@@ -35,11 +38,9 @@ from pellucid.training.sites import layer_sites
 
 logger = logging.getLogger(__name__)
 
-LOG_STEPS = 10
 LONGEST_CONTEXT = 256
 """Tokens of text the model reads at once, unless its context is shorter or another is asked for."""
 _CHECKPOINTS = "checkpoints"
-_METRICS = "metrics.jsonl"
 
 
 class TrainingStoppedError(PellucidError):
@@ -94,15 +95,18 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 300.0,
     held_out_tokens: int = 50_000,
+    measure_every: int | None = None,
+    track: Sequence[str] = (),
     store_dtype: torch.dtype = torch.float32,
     on_progress: Callable[[TrainProgress], None] | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Train one dictionary a layer on a model's activations and save them.
 
-    `out` holds `metrics.jsonl` and `checkpoints/` while the run goes on, and the dictionaries when
-    it is over; the checkpoints are then deleted. A run that was stopped, by whatever means, goes on
-    with `resume` and ends with the weights it would have had, bit for bit on one thread.
+    `out` holds `metrics.jsonl` and `checkpoints/` while the run goes on, and the dictionaries and a
+    model card when it is over; the checkpoints are then deleted. A run that was stopped, by
+    whatever means, goes on with `resume` and ends with the weights it would have had, bit for bit
+    on one thread.
 
     Args:
         model: see `load_model`.
@@ -120,6 +124,9 @@ def train(
         resume: go on from the newest checkpoint in `out`.
         checkpoint_seconds: how often to save.
         held_out_tokens: how many tokens of held-out text to measure on at the end.
+        measure_every: tokens between two measurements of quality, see `measure.Measurement`; it is
+            not measured before the end if not given.
+        track: names of trackers that draw the run's curves, see `tracking.TRACKERS`.
         store_dtype: what the finished dictionaries are stored as; float16 halves their size.
         on_progress: called after every step.
         settings: fields of `TrainConfig`, where `config` is not given.
@@ -137,6 +144,7 @@ def train(
     config = config or config_from_dict(TrainConfig, settings)
     text = open_text(data, field=field, seed=config.seed)
     _check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
+    _check_positive(measure_every=measure_every)
     plan = _plan(
         model,
         config,
@@ -149,13 +157,23 @@ def train(
         forward_precision=forward_precision or config.precision,
     )
     run = Run(plan, model, text.split("train"))
+    measurement = None
+    if measure_every is not None:
+        measurement = Measurement(model, text.split("heldout"), plan.sites, every=measure_every)
+    recorder = Recorder(out, measurement=measurement, track=track)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if (out / MANIFEST_NAME).exists():
-        return _finished(out, run, resume=resume)
-    _begin(run, out, resume=resume)
-    _advance(run, out, checkpoint_seconds, on_progress)
-    return _finish(run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
+        result = _finished(out, run, resume=resume)
+    else:
+        _begin(run, out, resume=resume)
+        _advance(run, out, checkpoint_seconds, recorder, on_progress)
+        result = _finish(
+            run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype
+        )
+    if not (out / CARD_NAME).exists():
+        write_card(out, model=model.name, data=text.name)
+    return result
 
 
 def _plan(
@@ -210,27 +228,24 @@ def _begin(run: Run, out: Path, *, resume: bool) -> None:
         run.restore(checkpoint)
     elif resume:
         logger.warning("%s holds no checkpoint yet; starting from the beginning", out)
-    MetricsLog(out / _METRICS).truncate(run.tokens)
 
 
 def _advance(
     run: Run,
     out: Path,
     checkpoint_seconds: float,
+    recorder: Recorder,
     on_progress: Callable[[TrainProgress], None] | None,
 ) -> None:
     """Train until the run is over or told to stop, and leave a checkpoint of that moment."""
-    log = MetricsLog(out / _METRICS)
     windows = {layer: Window(layer) for layer in run.plan.sites}
     first, saved, warned = run.steps, time.monotonic(), False
-    with graceful_stop() as stop:
+    with graceful_stop() as stop, recorder.following(run):
         while run.steps < run.plan.total_steps and not stop.asked:
             for layer, metrics in run.advance().items():
                 windows[layer].add(metrics)
             warned = warned or _warn_of_repetition(run)
-            progress = _progress(run, windows)
-            if run.steps % LOG_STEPS == 0:
-                log.append(progress)
+            progress = recorder.record(_progress(run, windows), run)
             if on_progress:
                 on_progress(progress)
             if time.monotonic() - saved >= checkpoint_seconds:

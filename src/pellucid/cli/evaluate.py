@@ -17,6 +17,12 @@ def evaluate(
     data: options.Data = None,
     tokens: options.Tokens = 50_000,
     layerwise: options.Layerwise = True,
+    concepts: Annotated[
+        bool,
+        typer.Option(
+            "--concepts", help="On the specimen: which features stand for its annotated concepts."
+        ),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -34,6 +40,7 @@ def evaluate(
     """
     from pellucid import api
     from pellucid.cli.tables import (
+        concept_tables,
         feature_table,
         fidelity_table,
         prediction_tables,
@@ -58,6 +65,7 @@ def evaluate(
             tokens=tokens,
             seed=run.seed,
             layerwise=layerwise,
+            concepts=concepts,
             on_progress=on_progress,
         )
     if plot is not None:
@@ -69,6 +77,7 @@ def evaluate(
         feature_table(evaluation),
         *prediction_tables(evaluation),
         *task_tables(evaluation),
+        *concept_tables(evaluation),
     )
     if not evaluation.baselines_fitted_apart:
         run.remark("The text is too short to hold any of it out: baselines saw the same text.")

@@ -63,6 +63,32 @@ def task_tables(evaluation: Evaluation) -> list[Table]:
     return [table]
 
 
+def concept_tables(evaluation: Evaluation) -> list[Table]:
+    """How features stand for the specimen's concepts, beside controls; empty if not measured."""
+    if not evaluation.concepts:
+        return []
+    count = len(evaluation.concepts[0].concepts)
+    table = _table(
+        f"Single features for {count} annotated concepts",
+        *("layer", "F1", "features", "F1 together", "represented", "absorbed"),
+    )
+    for report in evaluation.concepts:
+        for name, figures in (
+            (str(report.layer), report.figures),
+            ("  random directions", report.random),
+            ("  shuffled labels", report.shuffled),
+        ):
+            table.add_row(
+                name,
+                f"{figures.f1:.3f}",
+                f"{figures.features:.2f}",
+                f"{figures.together:.3f}",
+                f"{figures.represented:.0%}",
+                f"{figures.absorbed:.1%}",
+            )
+    return [table]
+
+
 def introspection_tables(report: "Report") -> list[Table]:
     """Arms, forced choices and contrasts of an introspection run."""
     from pellucid.introspection import report as said

@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pellucid.core.errors import DictionaryError
+from pellucid.core.errors import ConfigError, DictionaryError
 from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.evaluation.baselines import BASELINES, fit_baselines
+from pellucid.evaluation.concepts import ConceptReport, measure_concepts
 from pellucid.evaluation.duplicates import near_duplicates
 from pellucid.evaluation.replaced import (
     ORIGINAL,
@@ -42,6 +43,7 @@ def evaluate(
     seed: int = 0,
     layerwise: bool = True,
     tasks: bool = True,
+    concepts: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Measure dictionaries, and the model with its MLPs computed by them.
@@ -58,9 +60,11 @@ def evaluate(
         seed: of the random dictionary, the bootstrap and the specimen's corpus.
         layerwise: also replace each layer alone, and the first 1, 2, ... layers.
         tasks: on the specimen's text and vocabulary, also measure its tasks.
+        concepts: there, also measure how features stand for the concepts of its corpus.
         on_progress: told what is being measured.
 
     Raises:
+        ConfigError: concepts are asked for on another text or vocabulary than the specimen's.
         DictionaryError: the dictionaries belong to another model, or are cross-layer ones.
         DataError: the text cannot be read or is too short.
     """
@@ -72,6 +76,11 @@ def evaluate(
             "one by one; compare the logits of ReplacementModel with the model's"
         )
     source = open_text(data, seed=seed)
+    on_specimen = isinstance(source, SpecimenText) and _knows_specimen(model)
+    if concepts and not on_specimen:
+        raise ConfigError(
+            f"{source.name} has no annotated concepts; measure them on the specimen's corpus alone"
+        )
     held_out, fitting = source.split("heldout"), source.split("train")
     rows = EvaluationRows(held_out, model, tokens=tokens)
     tell("fidelity", 0.0)
@@ -81,6 +90,7 @@ def evaluate(
         documents=rows.documents,
         layers=fidelity,
         duplicates=[near_duplicates(dictionary) for dictionary in dictionaries],
+        concepts=_measure_concepts(model, dictionaries, tokens, seed, tell) if concepts else [],
         baselines_fitted_apart=fitting.fingerprint != held_out.fingerprint,
     )
     if not stand_in_for_mlps(dictionaries.dictionaries):
@@ -99,14 +109,13 @@ def evaluate(
         on_progress=lambda share: tell("predictions", share),
     )
     tell("tasks", 0.0)
-    on_specimen = tasks and isinstance(source, SpecimenText) and _knows_specimen(model)
     return replace(
         measured,
         predictions=int(sums[ORIGINAL].count.sum()),
         original_ce=float(sums[ORIGINAL].nll.sum() / sums[ORIGINAL].count.sum()),
         replacement=replacement_report(sums, layers, layerwise=layerwise, seed=seed),
         baselines={name: predict(name, layers, sums, seed=seed) for name in BASELINES},
-        tasks=_measure_tasks(model, dictionaries) if on_specimen else {},
+        tasks=_measure_tasks(model, dictionaries) if tasks and on_specimen else {},
     )
 
 
@@ -118,6 +127,18 @@ def _measure_fidelity(dictionaries: DictionarySet, rows: EvaluationRows) -> list
     sites = [site for d in dictionaries for site in (d.read_site, d.write_site)]
     stream = rows.activations(list(dict.fromkeys(sites)))
     return measure_dictionaries(dictionaries.dictionaries, stream, tokens=rows.tokens)
+
+
+def _measure_concepts(
+    model: LanguageModel, dictionaries: DictionarySet, tokens: int, seed: int, tell: Progress
+) -> list[ConceptReport]:
+    return measure_concepts(
+        model,
+        dictionaries,
+        tokens=tokens,
+        seed=seed,
+        on_progress=lambda share: tell("concepts", share),
+    )
 
 
 def _knows_specimen(model: LanguageModel) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pellucid.evaluation.concepts.report import ConceptReport
 from pellucid.evaluation.duplicates import Duplicates
 from pellucid.harvest.density import DENSITY_EDGES
 from pellucid.harvest.fidelity import LayerFidelity
@@ -66,6 +67,8 @@ class Evaluation:
         replacement: predictions with dictionaries in place of MLPs.
         baselines: `zero`, `mean`, `linear` and `random` in place of all the same MLPs.
         tasks: task figures, on the specimen only.
+        concepts: how features stand for the corpus's concepts, by layer; on the specimen only, if
+            asked for.
     """
 
     tokens: int
@@ -78,6 +81,7 @@ class Evaluation:
     replacement: Replacement | None = None
     baselines: dict[str, Prediction] = field(default_factory=dict)
     tasks: dict[str, TaskFigures] = field(default_factory=dict)
+    concepts: list[ConceptReport] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, under the keys that the command line documents."""

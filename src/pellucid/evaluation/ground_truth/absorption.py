@@ -13,21 +13,13 @@ token where p is active, p is absorbed iff
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pellucid.core.types import SparseCodes
 from pellucid.dictionaries.base import Dictionary
+from pellucid.evaluation.absorption import aligned_above, strongest_writer
 from pellucid.evaluation.ground_truth.truth import GroundTruth, Sample
-
-DEVIATIONS = 3.0
-"""How many standard deviations of a random cosine count as the same direction."""
-
-
-def aligned_above(width: int) -> float:
-    """The cosine above which two directions of `width` dimensions are no accident."""
-    return DEVIATIONS / width**0.5
 
 
 def absorbed_share(
@@ -62,27 +54,8 @@ def absorbed_share(
         true_NP = sample.firing[:, parents]
         fires_NP = codes.dense()[:, main[parents]] != 0
         token, parent = (true_NP & ~fires_NP).nonzero(as_tuple=True)
-        strongest = strongest_writer(codes, token, written_LP[:, parent])
+        strongest = strongest_writer(codes, token, written_LP, parent)
         covered = (strongest >= 0) & covers_LP[strongest, parent]
         active += true_NP.sum(dim=0)
         absorbed += torch.bincount(parent[covered], minlength=len(parents))
     return float((absorbed / active.clamp_min(1)).mean())
-
-
-def strongest_writer(
-    codes: SparseCodes, tokens: Int[Tensor, " n"], written: Float[Tensor, "L n"]
-) -> Int[Tensor, " n"]:
-    """The active latent that writes most along a direction, case by case; -1 where none is active.
-
-    Args:
-        codes: activations.
-        tokens: the token of each case.
-        written: what a unit activation of each latent writes along the direction of each case.
-    """
-    if not len(tokens) or not codes.values.shape[1]:
-        return torch.full_like(tokens, -1)
-    values, indices = codes.values[tokens], codes.indices[tokens].long()
-    shares = values * written.T.gather(1, indices)
-    active: Bool[Tensor, "n K"] = values != 0
-    best = shares.masked_fill(~active, -torch.inf).argmax(dim=1, keepdim=True)
-    return torch.where(active.any(dim=1), indices.gather(1, best)[:, 0], -1)

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 from pellucid.core.types import SparseCodes
 from pellucid.dictionaries import SAE, Dictionary
 from pellucid.dictionaries.activations import JumpReLU
+from pellucid.evaluation.absorption import aligned_above, strongest_writer
 from pellucid.evaluation.ground_truth import (
     GroundTruth,
     GroundTruthConfig,
@@ -16,7 +17,6 @@ from pellucid.evaluation.ground_truth import (
     Recovery,
     measure_recovery,
 )
-from pellucid.evaluation.ground_truth.absorption import aligned_above, strongest_writer
 from pellucid.evaluation.ground_truth.baselines import (
     pca_dictionary,
     random_dictionary,
@@ -139,10 +139,10 @@ def test_the_strongest_writer_is_active_and_writes_most() -> None:
         4,
     )
     written = torch.tensor([[0.1, 0.1, 9.0], [0.5, 0.0, 9.0], [9.0, 9.0, 9.0], [0.0, 0.0, -1.0]])
-    assert strongest_writer(codes, torch.tensor([0, 1, 2]), written).tolist() == [1, -1, 3]
-    assert strongest_writer(codes, torch.tensor([], dtype=torch.int64), written[:, :0]).shape == (
-        0,
-    )
+    cases = torch.tensor([0, 1, 2])
+    assert strongest_writer(codes, cases, written, cases).tolist() == [1, -1, 3]
+    nothing = torch.tensor([], dtype=torch.int64)
+    assert strongest_writer(codes, nothing, written, nothing).shape == (0,)
 
 
 def test_random_directions_are_rarely_aligned() -> None:

@@ -1,4 +1,4 @@
-"""Writing matplotlib figures: which files they may go to, and the same bytes every time."""
+"""Writing matplotlib figures, and which files they may go to."""
 
 from pathlib import Path
 from typing import Any

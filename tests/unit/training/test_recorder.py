@@ -21,8 +21,7 @@ from pellucid.training.recorder import curves
 from pellucid.training.sites import LayerSites
 from support.trackers import fake_tensorboard, fake_wandb
 from support.word_text import word_documents
-
-from .test_loop import MODEL, run, run_until, same_weights
+from unit.training.test_loop import MODEL, run, run_until, same_weights
 
 EVERY = 1_000
 MEASURED_AT = [1_024, 2_048, 2_944]  # steps of 128; the last is the end

@@ -3,15 +3,19 @@
 import pytest
 import torch
 
+from pellucid.core.errors import ConfigError
 from pellucid.core.types import Site, SparseCodes
 from pellucid.dictionaries.activations import ReLU
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.dictionaries.sae import SAE
+from pellucid.evaluation import evaluate
 from pellucid.evaluation.concepts import measure_concepts
 from pellucid.evaluation.concepts.choice import choose, firing
 from pellucid.evaluation.concepts.measure import document_sums, figures
 from pellucid.evaluation.concepts.text import concepts_of, draw_documents, shared_concepts
+from pellucid.harvest.text import TextList
 from pellucid.models.load import load_model
+from pellucid.models.model import LanguageModel
 from pellucid.specimen.corpora.facts import RELATIONS
 from pellucid.specimen.labels import Document, Label, labelled
 from pellucid.specimen.vocabulary import build_tokenizer, token_ids
@@ -136,8 +140,9 @@ def test_documents_are_those_of_the_split_and_the_shortest_come_first() -> None:
     assert drawn != draw_documents("train", tokens=2_000, seed=3)
 
 
-def test_a_planted_feature_stands_for_its_concept_and_controls_do_not() -> None:
-    """Feature 0 reads the embeddings of the six relations: it stands for their role."""
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    """A tiny model with the specimen's vocabulary."""
     tokenizer = build_tokenizer(256)
     module = tiny_model(
         "llama",
@@ -146,7 +151,12 @@ def test_a_planted_feature_stands_for_its_concept_and_controls_do_not() -> None:
         num_hidden_layers=1,
         max_position_embeddings=256,
     )
-    model = load_model(module, tokenizer)
+    return load_model(module, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def planted(model: LanguageModel) -> DictionarySet:
+    """Feature 0 reads the embeddings of the six relations: it stands for their role."""
     site = Site("embed")
     vectors = model.token_embedding(torch.tensor([token_ids()[word] for word in RELATIONS]))
     reader = (vectors / vectors.square().sum(-1, keepdim=True)).sum(dim=0)
@@ -160,7 +170,13 @@ def test_a_planted_feature_stands_for_its_concept_and_controls_do_not() -> None:
         read_site=site,
         write_site=site,
     )
-    (report,) = measure_concepts(model, DictionarySet("planted", {0: sae}), tokens=6_000)
+    return DictionarySet("planted", {0: sae})
+
+
+def test_a_planted_feature_stands_for_its_concept_and_controls_do_not(
+    model: LanguageModel, planted: DictionarySet
+) -> None:
+    (report,) = measure_concepts(model, planted, tokens=6_000)
     by_name = {(each.kind, each.value): each for each in report.concepts}
     relation = by_name["role", "facts: relation"]
     assert relation.feature == 0
@@ -168,3 +184,16 @@ def test_a_planted_feature_stands_for_its_concept_and_controls_do_not() -> None:
     assert relation.f1 == max(each.f1 for each in report.concepts)
     assert report.shuffled.f1 < report.figures.f1
     assert report.shuffled.represented == 0
+
+
+def test_evaluation_reports_concepts_where_they_are_asked_for(
+    model: LanguageModel, planted: DictionarySet
+) -> None:
+    record = evaluate(model, planted, "specimen", tokens=2_500, concepts=True).to_json()
+    (report,) = record["concepts"]
+    assert set(report) == {"layer", "figures", "random", "shuffled", "concepts"}
+    assert {"f1", "together", "features", "represented", "absorbed", "intervals"} == set(
+        report["figures"]
+    )
+    with pytest.raises(ConfigError, match="a list of texts has no annotated concepts"):
+        evaluate(model, planted, TextList(["the capital"]), concepts=True)

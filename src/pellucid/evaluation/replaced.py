@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pellucid.core.types import Site
 from pellucid.dictionaries.base import Dictionary
+from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.evaluation.agreement import DocumentSums, bootstrap_intervals, log_probabilities
 from pellucid.evaluation.report import Prediction, Replacement
 from pellucid.evaluation.rows import EvaluationRows
@@ -20,9 +21,10 @@ ORIGINAL: Variant = ("original", ())
 
 
 def stand_in_for_mlps(dictionaries: Mapping[int, Dictionary]) -> bool:
-    """Whether each maps its layer's `mlp_in` to its `mlp_out`, so that MLPs can be replaced."""
+    """Whether each, by itself, maps its layer's `mlp_in` to its `mlp_out`: MLPs can be replaced."""
     return all(
-        (dictionary.read_site, dictionary.write_site)
+        not isinstance(dictionary, CrossLayerTranscoder)
+        and (dictionary.read_site, dictionary.write_site)
         == (Site("mlp_in", layer), Site("mlp_out", layer))
         for layer, dictionary in dictionaries.items()
     )

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from pellucid.core.errors import DataError
 from pellucid.core.types import SparseCodes
 from pellucid.dictionaries.base import Dictionary
 from pellucid.dictionaries.dictionary_set import DictionarySet
@@ -28,6 +29,7 @@ from pellucid.evaluation.baselines import random_transcoder
 from pellucid.evaluation.concepts.choice import Choice, choose, firing
 from pellucid.evaluation.concepts.report import Concept, ConceptFigures, ConceptReport
 from pellucid.evaluation.concepts.text import (
+    FEWEST_TOKENS,
     AnnotatedText,
     ConceptName,
     annotated,
@@ -59,15 +61,22 @@ def measure_concepts(
         tokens: how much of either split to read.
         seed: of the corpus, the random dictionary, the shuffled labels and the bootstrap.
         on_progress: told the share that is done.
+
+    Raises:
+        DataError: so few tokens that no concept is measured.
     """
     documents = [draw_documents(split, tokens=tokens, seed=seed) for split in ("train", "heldout")]
     names = shared_concepts(*documents)
+    if not names:
+        raise DataError(
+            f"no concept of the corpus is at {FEWEST_TOKENS} tokens or more of {tokens} in either "
+            "split; measure on more tokens"
+        )
     sites = list(dict.fromkeys(dictionary.read_site for dictionary in dictionaries))
     chosen_on, measured_on = (annotated(model, text, names, sites) for text in documents)
-    texts = (chosen_on, measured_on)
     reports = []
     for done, (layer, dictionary) in enumerate(dictionaries.dictionaries.items(), start=1):
-        reports.append(_report(layer, dictionary, names, texts, seed=seed))
+        reports.append(_report(layer, dictionary, names, (chosen_on, measured_on), seed=seed))
         on_progress(done / len(dictionaries))
     return reports
 
@@ -83,7 +92,7 @@ def _report(
     """What is chosen on the first text and measured on the second."""
     generator = torch.Generator().manual_seed(seed * 10_007 + layer)
     xs = [text.values[dictionary.read_site] for text in texts]
-    codes = [dictionary.encode(x) for x in xs]
+    codes = [_encoded(dictionary, x) for x in xs]
     random = random_transcoder(
         dictionary,
         mean=xs[0].mean(dim=0),
@@ -100,7 +109,7 @@ def _report(
         return choice, document_sums(decoder, codes[1], choice, members[1], texts[1].document)
 
     choice, sums = measured(dictionary.W_dec, codes, members)
-    by_random = measured(random.W_dec, [random.encode(x) for x in xs], members)
+    by_random = measured(random.W_dec, [_encoded(random, x) for x in xs], members)
     return ConceptReport(
         layer=layer,
         figures=figures(choice, sums, seed=seed),
@@ -108,6 +117,12 @@ def _report(
         shuffled=figures(*measured(dictionary.W_dec, codes, shuffled), seed=seed),
         concepts=_each(names, choice, sums),
     )
+
+
+def _encoded(dictionary: Dictionary, x: Float[Tensor, "N d"]) -> SparseCodes:
+    """The codes, on the CPU, where labels are."""
+    codes = dictionary.encode(x)
+    return SparseCodes(codes.values.cpu(), codes.indices.cpu(), codes.num_features)
 
 
 def document_sums(
@@ -136,7 +151,7 @@ def document_sums(
     for further in choice.sets.T[1:]:
         if bool((further >= 0).any()):
             any_active |= firing(codes, further)
-    decoder = decoder.float()
+    decoder = decoder.float().cpu()
     directions = normalize(decoder[choice.main], dim=1)
     aligned = normalize(decoder, dim=1) @ directions.T > aligned_above(decoder.shape[1])
     token, concept = (members & ~active).nonzero(as_tuple=True)
@@ -192,28 +207,32 @@ def figures(choice: Choice, sums: Sums, *, seed: int) -> ConceptFigures:
 def _means(totals: dict[str, Float[Tensor, " C"]], represented: Tensor) -> Float[Tensor, "3"]:
     """Means over the concepts that have tokens: F1, F1 of all together, share absorbed."""
     there = totals["tokens"] > 0
-    f1 = 2 * totals["both"] / (totals["active"] + totals["tokens"]).clamp_min(1)
-    together = 2 * totals["any_both"] / (totals["any_active"] + totals["tokens"]).clamp_min(1)
+    f1 = _f1(totals["both"], totals["active"], totals["tokens"])
+    together = _f1(totals["any_both"], totals["any_active"], totals["tokens"])
     absorbed = (totals["absorbed"] / totals["tokens"].clamp_min(1))[there & represented]
     share = absorbed.mean() if len(absorbed) else absorbed.sum()
     return torch.stack([f1[there].mean(), together[there].mean(), share])
 
 
+def _f1(both: Tensor, active: Tensor, tokens: Tensor) -> Float[Tensor, " C"]:
+    return 2 * both / (active + tokens).clamp_min(1)
+
+
 def _each(names: list[ConceptName], choice: Choice, sums: Sums) -> list[Concept]:
-    totals = {name: values.sum(dim=0).tolist() for name, values in sums.items()}
+    totals = {name: values.sum(dim=0) for name, values in sums.items()}
+    tokens = totals["tokens"]
+    f1 = _f1(totals["both"], totals["active"], tokens).tolist()
+    absorbed = (totals["absorbed"] / tokens).tolist()
+    represented = (choice.f1 >= REPRESENTED_FROM).tolist()
     return [
         Concept(
             kind=kind,
             value=value,
-            tokens=round(totals["tokens"][number]),
+            tokens=int(tokens[number]),
             feature=int(choice.main[number]),
-            f1=2
-            * totals["both"][number]
-            / max(1.0, totals["active"][number] + totals["tokens"][number]),
+            f1=f1[number],
             features=int(choice.features[number]),
-            absorbed=totals["absorbed"][number] / totals["tokens"][number]
-            if float(choice.f1[number]) >= REPRESENTED_FROM
-            else None,
+            absorbed=absorbed[number] if represented[number] else None,
         )
         for number, (kind, value) in enumerate(names)
     ]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pellucid.core.errors import ConfigError
+from pellucid.core.errors import ConfigError, DataError
 from pellucid.core.types import Site, SparseCodes
 from pellucid.dictionaries.activations import ReLU
 from pellucid.dictionaries.dictionary_set import DictionarySet
@@ -195,5 +195,7 @@ def test_evaluation_reports_concepts_where_they_are_asked_for(
     assert {"f1", "together", "features", "represented", "absorbed", "intervals"} == set(
         report["figures"]
     )
+    with pytest.raises(DataError, match="no concept of the corpus is at 40 tokens"):
+        measure_concepts(model, planted, tokens=100)
     with pytest.raises(ConfigError, match="a list of texts has no annotated concepts"):
         evaluate(model, planted, TextList(["the capital"]), concepts=True)

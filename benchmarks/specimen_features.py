@@ -52,7 +52,7 @@ def main() -> None:
             for report in measure_concepts(model, dictionaries, tokens=options.tokens)
         ],
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(result) + "\n", encoding="utf-8")
     from benchmarks.tables import table
 
     print(table("specimen_features"))

@@ -18,6 +18,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
 _LOADING = "import pellucid\n\ndictionaries = pellucid.load_dictionaries({})"
 _FIGURES = {"fvu": "FVU", "l0": "L0", "dead": "dead"}
+_MOST_POINTS = 500
+_MOST_NAMED = 12
 
 
 def write_card(folder: Path, *, model: str, data: str) -> Path:
@@ -91,11 +93,12 @@ def curves_picture(records: Sequence[Mapping[str, Any]]) -> Any:
     """A matplotlib figure of FVU, L0 and dead share over tokens, a line a layer.
 
     Args:
-        records: of the log.
+        records: of the log, at least one; a long log is thinned.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 2.8), layout="constrained")
+    records = [*records[:: -(-len(records) // _MOST_POINTS)], records[-1]]
     tokens = [record["tokens"] for record in records]
     for axis, (key, label) in zip(figure.subplots(1, 3), _FIGURES.items(), strict=True):
         for place, layer in enumerate(records[0]["layers"]):
@@ -104,7 +107,8 @@ def curves_picture(records: Sequence[Mapping[str, Any]]) -> Any:
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("tokens", fontsize=8)
         axis.tick_params(labelsize=7)
-    axis.legend(fontsize=6)
+    if len(records[0]["layers"]) <= _MOST_NAMED:
+        axis.legend(fontsize=6)
     return figure
 
 

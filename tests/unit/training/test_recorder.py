@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from huggingface_hub import ModelCard
 
 from pellucid.core.errors import ConfigError
 from pellucid.core.types import Site
 from pellucid.dictionaries import load_dictionaries
 from pellucid.evaluation import evaluate
 from pellucid.harvest.text import TextList
-from pellucid.training.card import card_text, escaped
+from pellucid.training.card import card_text, curves_picture, escaped
 from pellucid.training.measure import Measurement
 from pellucid.training.metrics import MetricsLog
 from pellucid.training.recorder import curves
@@ -206,8 +206,8 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
 
 
 def header(card: str) -> dict[str, Any]:
-    _, metadata, _ = card.split("---\n", 2)
-    return yaml.safe_load(metadata)
+    """The metadata as the hub's own reader finds it."""
+    return ModelCard(card).data.to_dict()
 
 
 def test_a_finished_run_leaves_a_card_that_says_what_it_is(measured: Path) -> None:
@@ -260,6 +260,17 @@ def test_names_of_the_hub_are_metadata_and_names_of_folders_are_not(
     assert header(card)["datasets"] == ["owner/text"]
     local = card_text("a", manifest, [], model="runs/model", data="b.txt")
     assert "base_model" not in header(local)
+
+
+def test_the_picture_of_a_long_run_has_few_points_and_ends_where_it_ends(measured: Path) -> None:
+    first = MetricsLog(measured / "metrics.jsonl").records()[0]
+    axes = curves_picture([first | {"tokens": n} for n in range(1, 30_001)]).axes
+    assert [axis.get_title() for axis in axes] == ["FVU", "L0", "dead"]
+    for axis in axes:
+        assert len(axis.lines) == 3
+        tokens = axis.lines[0].get_xdata()
+        assert len(tokens) <= 501
+        assert tokens[-1] == 30_000
 
 
 def test_escaped_text_is_one_line() -> None:

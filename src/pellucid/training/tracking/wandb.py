@@ -21,8 +21,9 @@ class WandbTracker(Tracker):
     """Sends figures to Weights & Biases; the step is the tokens.
 
     The run's id is kept in its folder, so that a run that goes on goes on with the same curves.
-    Points that were sent before are not sent again: training repeats them exactly. Project, entity
-    and mode are read from W&B's own environment variables (`WANDB_MODE=offline` needs no account).
+    Points that were logged before are not sent again: training repeats them exactly. (A process
+    killed between logging a point and sending it leaves that one out.) Project, entity and mode are
+    read from W&B's own environment variables (`WANDB_MODE=offline` needs no account).
     """
 
     module = "wandb"

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-ALSO = tuple(PAGE.with_name(f"{name}.md") for name in ("watching", "verification", "repair"))
+ALSO = tuple(
+    PAGE.with_name(f"{name}.md") for name in ("watching", "verification", "repair", "quality")
+)
 """Other pages with tables of their own."""
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(
@@ -553,6 +555,64 @@ def repair(result: Record) -> str:
     )
 
 
+def recovery(result: Record) -> str:
+    """What dictionaries recover of a known truth, a row a dictionary."""
+    shown = ("fvu", "mmcs", "mcc", "recovered", "latent_f1", "feature_f1", "split", "absorbed")
+    rows = [
+        [name, *(spread(figures[key]) for key in shown)] for name, figures in result["rows"].items()
+    ]
+    return markdown(
+        "dictionary, FVU, MMCS, MCC, recovered, F1 of latents, F1 of features, split, absorbed",
+        rows,
+    )
+
+
+def specimen_features(result: Record) -> str:
+    """Dead, dense and near-duplicate features, a row a layer."""
+    rows = [
+        [
+            str(layer["layer"]),
+            f"{layer['dead']:.1%}",
+            f"{layer['dense']:.2%}",
+            f"{layer['duplicates']['share']:.1%}",
+            f"{layer['duplicates']['random']:.1%}",
+        ]
+        for layer in result["layers"]
+    ]
+    return markdown("layer, dead, dense, near-duplicates, of random directions", rows)
+
+
+def concepts(result: Record) -> str:
+    """How features stand for concepts, a row a dictionary and its controls."""
+    rows = []
+    for report in result["concepts"]:
+        for name in ("figures", "random", "shuffled"):
+            each = report[name]
+
+            def cell(key: str, each: Record = each) -> str:
+                low, high = each["intervals"][key]
+                return f"{each[key]:.3f} ({low:.3f} to {high:.3f})"
+
+            rows.append(
+                [
+                    str(report["layer"]) if name == "figures" else "",
+                    {"figures": "transcoder"}.get(name, name),
+                    cell("f1"),
+                    f"{each['features']:.2f}",
+                    cell("together"),
+                    f"{each['represented']:.0%}",
+                    cell("absorbed"),
+                ]
+            )
+    return markdown("layer, features of, F1, features, F1 together, represented, absorbed", rows)
+
+
+def spread(estimate: Record) -> str:
+    """A figure and half the width of its interval."""
+    half = (estimate["high"] - estimate["low"]) / 2
+    return f"{estimate['value']:.3f} ± {half:.3f}"
+
+
 def between(estimate: Record, form: str) -> str:
     """A figure and its interval."""
     value, low, high = (format(estimate[key], form) for key in ("value", "low", "high"))
@@ -597,6 +657,9 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "repair": ("repair.json", repair),
     "culprit": ("culprit.json", culprit),
     "culprit_edits": ("culprit.json", culprit_edits),
+    "recovery": ("recovery.json", recovery),
+    "specimen_features": ("specimen_features.json", specimen_features),
+    "concepts": ("specimen_features.json", concepts),
     "verification_cost": ("verification_cost.json", verification_cost),
 }
 

@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from pellucid import api
+from pellucid.core.pictures import save_picture
 from pellucid.core.types import Site
 from pellucid.interventions.tracing.draw import heat_map
 from pellucid.interventions.tracing.patches import Put, patched_logits
-from pellucid.interventions.tracing.result import save_picture
 from pellucid.interventions.tracing.slots import slot
 from pellucid.models.model import LanguageModel
 from pellucid.models.resume import RecordedRun, record

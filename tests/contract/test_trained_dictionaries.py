@@ -6,8 +6,8 @@ import torch
 from pellucid.core.types import Site
 from pellucid.dictionaries import Dictionary
 from pellucid.dictionaries.conformance import check_dictionary
+from pellucid.harvest.activations import ActivationBatch
 from pellucid.harvest.fidelity import measure_dictionaries
-from pellucid.harvest.live import ActivationBatch
 from pellucid.training.config import TrainConfig
 from pellucid.training.layer import LayerTraining, step_together
 

@@ -16,6 +16,7 @@ from pellucid.dictionaries.activations import ACTIVATIONS
 from pellucid.dictionaries.checkpoint import DICTIONARIES
 from pellucid.models.families import FAMILIES
 from pellucid.training import TrainingStoppedError
+from pellucid.training.tracking import TRACKERS
 from pellucid.verification.metrics.calibration import CALIBRATION
 from pellucid.verification.metrics.separation import SEPARATION
 from pellucid.verification.verifier.calibrate import CALIBRATORS
@@ -83,7 +84,7 @@ def test_every_error_is_explained() -> None:
 def test_every_registered_name_is_documented() -> None:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     registries: list[Registry[Any]] = [
-        *(ACTIVATIONS, DICTIONARIES, FAMILIES),
+        *(ACTIVATIONS, DICTIONARIES, FAMILIES, TRACKERS),
         *(CALIBRATION, CALIBRATORS, ESTIMATORS, SEPARATION),
     ]
     for registry in registries:

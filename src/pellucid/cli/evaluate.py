@@ -1,6 +1,10 @@
 """`pellucid eval`: how far the dictionaries can stand in for the model."""
 
 import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pellucid.cli import options
 from pellucid.cli.run import Run
@@ -13,6 +17,20 @@ def evaluate(
     data: options.Data = None,
     tokens: options.Tokens = 50_000,
     layerwise: options.Layerwise = True,
+    concepts: Annotated[
+        bool,
+        typer.Option(
+            "--concepts", help="On the specimen: which features stand for its annotated concepts."
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw how often features fire, by layer, as .svg or .png.",
+        ),
+    ] = None,
 ) -> None:
     """Measure how far dictionaries stand in for the model.
 
@@ -21,8 +39,19 @@ def evaluate(
     its tasks are measured too.
     """
     from pellucid import api
-    from pellucid.cli.tables import fidelity_table, prediction_tables, task_tables
+    from pellucid.cli.tables import (
+        concept_tables,
+        feature_table,
+        fidelity_table,
+        prediction_tables,
+        task_tables,
+    )
+    from pellucid.core.pictures import check_picture, save_picture
     from pellucid.evaluation import evaluate as measure
+    from pellucid.evaluation.draw import density_picture
+
+    if plot is not None:
+        check_picture(plot)
 
     started = time.perf_counter()
     dictionaries = options.or_specimen(dictionaries, model, "--dictionaries")
@@ -36,14 +65,19 @@ def evaluate(
             tokens=tokens,
             seed=run.seed,
             layerwise=layerwise,
+            concepts=concepts,
             on_progress=on_progress,
         )
+    if plot is not None:
+        save_picture(density_picture(evaluation.layers), plot)
     run.report(
         evaluation.to_json() | {"seconds": time.perf_counter() - started},
         f"{evaluation.tokens:,} held-out tokens of {evaluation.documents:,} documents",
         fidelity_table(evaluation.layers),
+        feature_table(evaluation),
         *prediction_tables(evaluation),
         *task_tables(evaluation),
+        *concept_tables(evaluation),
     )
     if not evaluation.baselines_fitted_apart:
         run.remark("The text is too short to hold any of it out: baselines saw the same text.")

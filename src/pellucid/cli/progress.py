@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from pellucid.training import TrainProgress
+    from pellucid.training.measure import Measured
 
 Counter = Callable[[int, int], None]
 """Told how much is done and how much there is."""
@@ -56,8 +57,21 @@ def training(console: Console, *, shown: bool) -> Iterator[Callable[["TrainProgr
                 figures=f"{now.tokens_per_second:,.0f} tokens/s, FVU {mean['fvu']:.3f}, "
                 f"L0 {mean['l0']:.1f}, dead {mean['dead']:.1%}",
             )
+            if now.measured and shown:
+                text = f"at {now.tokens:,} tokens: {_measured(now.measured)}"
+                console.print(text, style="dim", highlight=False)
 
         yield show
+
+
+def _measured(now: "Measured") -> str:
+    dead, dense = (
+        fmean(getattr(layer, name) for layer in now.layers) for name in ("dead", "dense")
+    )
+    shares = f"dead {dead:.1%}, dense {dense:.1%}"
+    if now.kl is None:
+        return shares
+    return f"CE {now.ce:.4f} (original {now.original_ce:.4f}), KL {now.kl:.4f}, {shares}"
 
 
 @contextmanager

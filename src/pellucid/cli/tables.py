@@ -20,6 +20,15 @@ def fidelity_table(layers: Sequence[LayerFidelity]) -> Table:
     return table
 
 
+def feature_table(evaluation: Evaluation) -> Table:
+    """Dead, dense and near-duplicate features by layer."""
+    table = _table("Features", "layer", "dead", "dense", "near-duplicates", "of random directions")
+    for layer, duplicates in zip(evaluation.layers, evaluation.duplicates, strict=True):
+        shares = (layer.dead, layer.dense or 0.0, duplicates.share, duplicates.random)
+        table.add_row(str(layer.layer), *(f"{share:.1%}" for share in shares))
+    return table
+
+
 def prediction_tables(evaluation: Evaluation) -> list[Table]:
     """What the model predicts with MLPs replaced, beside the baselines; empty if not measured."""
     if evaluation.replacement is None:
@@ -51,6 +60,32 @@ def task_tables(evaluation: Evaluation) -> list[Table]:
     table = _table("Held-out tasks", "task", "original", "all MLPs replaced")
     for name, figures in evaluation.tasks.items():
         table.add_row(name, f"{figures.original:.1%}", f"{figures.replaced:.1%}")
+    return [table]
+
+
+def concept_tables(evaluation: Evaluation) -> list[Table]:
+    """How features stand for the specimen's concepts, beside controls; empty if not measured."""
+    if not evaluation.concepts:
+        return []
+    count = len(evaluation.concepts[0].concepts)
+    table = _table(
+        f"Single features for {count} annotated concepts",
+        *("layer", "F1", "features", "F1 together", "represented", "absorbed"),
+    )
+    for report in evaluation.concepts:
+        for name, figures in (
+            (str(report.layer), report.figures),
+            ("  random directions", report.random),
+            ("  shuffled labels", report.shuffled),
+        ):
+            table.add_row(
+                name,
+                f"{figures.f1:.3f}",
+                f"{figures.features:.2f}",
+                f"{figures.together:.3f}",
+                f"{figures.represented:.0%}",
+                f"{figures.absorbed:.1%}",
+            )
     return [table]
 
 

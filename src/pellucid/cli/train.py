@@ -101,6 +101,21 @@ def train(
         str | None,
         typer.Option("--write", metavar="PATH", help="Predict the output of this module."),
     ] = None,
+    measure_every: Annotated[
+        int | None,
+        typer.Option(
+            "--measure-every",
+            parser=parse_count,
+            metavar="N",
+            help="Tokens between two measurements of quality on held-out text.",
+        ),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track", metavar="NAME", help="Draw curves: tensorboard, wandb. Repeatable."
+        ),
+    ] = None,
     resume: options.Resume = False,
 ) -> None:
     """Train dictionaries on a model's activations.
@@ -138,6 +153,8 @@ def train(
             context_length=context_length,
             field=field,
             resume=resume,
+            measure_every=measure_every,
+            track=track or (),
             store_dtype=getattr(torch, store),
             on_progress=on_progress,
             **settings,

@@ -1,6 +1,6 @@
 """Scoring predictions document by document, and the uncertainty that documents bring."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,18 +61,23 @@ def log_probabilities(logits: Float[Tensor, "B S V"]) -> Float[Tensor, "B S V"]:
     return torch.log_softmax(logits.float(), dim=-1)
 
 
+def document_weights(documents: int, *, seed: int, resamples: int) -> Iterator[Float[Tensor, " D"]]:
+    """How often each document is drawn, resample by resample: D of D, with replacement."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(resamples):
+        drawn = torch.randint(documents, (documents,), generator=generator)
+        yield torch.bincount(drawn, minlength=documents).double()
+
+
 def bootstrap_intervals(
     sums: dict[str, Float[Tensor, " D"]], figures: Figures, *, seed: int, resamples: int = 1000
 ) -> dict[str, tuple[float, float]]:
     """95% percentile intervals of figures under resampling of documents with replacement."""
-    generator = torch.Generator().manual_seed(seed)
     stacked = torch.stack(list(sums.values()))
-    documents = stacked.shape[1]
     resampled = torch.empty(len(stacked), resamples, dtype=stacked.dtype)
-    for index in range(resamples):
-        drawn = torch.randint(documents, (documents,), generator=generator)
-        weights = torch.bincount(drawn, minlength=documents).to(stacked.dtype)
-        resampled[:, index] = stacked @ weights
+    drawn = document_weights(stacked.shape[1], seed=seed, resamples=resamples)
+    for index, weights in enumerate(drawn):
+        resampled[:, index] = stacked @ weights.to(stacked.dtype)
     values = figures(dict(zip(sums, resampled, strict=True)))
     edges = torch.tensor([0.025, 0.975], dtype=stacked.dtype)
     return {name: tuple(torch.quantile(v, edges).tolist()) for name, v in values.items()}

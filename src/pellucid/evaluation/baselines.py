@@ -97,7 +97,7 @@ def fit_baselines(
 
     generator = torch.Generator().manual_seed(seed)
     random = {
-        figures.layer: _random_transcoder(
+        figures.layer: random_transcoder(
             dictionaries[figures.layer],
             mean=moments[figures.layer].mean_x,
             k=max(1, round(figures.l0)),
@@ -134,9 +134,17 @@ def _affine(weights: Tensor, intercept: Tensor) -> MlpFunction:
     return lambda x: x @ weights.to(x.dtype) + intercept.to(x.dtype)
 
 
-def _random_transcoder(
+def random_transcoder(
     like: Dictionary, *, mean: Float[Tensor, " d"], k: int, generator: torch.Generator
 ) -> Transcoder:
+    """Random unit rows in the place of a dictionary's.
+
+    Args:
+        like: whose size and sites it has.
+        mean: of what is read; the encoder reads the input less it.
+        k: features kept a token.
+        generator: a CPU generator.
+    """
     dtype, device = like.W_dec.dtype, like.W_dec.device
     drawn = (
         torch.randn(like.num_features, width, generator=generator)

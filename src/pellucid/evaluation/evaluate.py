@@ -5,16 +5,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pellucid.core.errors import DictionaryError
-from pellucid.core.types import Site
+from pellucid.core.errors import ConfigError, DictionaryError
 from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.evaluation.baselines import BASELINES, fit_baselines
+from pellucid.evaluation.concepts import ConceptReport, measure_concepts
+from pellucid.evaluation.duplicates import near_duplicates
 from pellucid.evaluation.replaced import (
     ORIGINAL,
     predict,
     replacement_report,
     score_variants,
+    stand_in_for_mlps,
     variants,
 )
 from pellucid.evaluation.report import Evaluation, TaskFigures
@@ -41,6 +43,7 @@ def evaluate(
     seed: int = 0,
     layerwise: bool = True,
     tasks: bool = True,
+    concepts: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Measure dictionaries, and the model with its MLPs computed by them.
@@ -57,9 +60,11 @@ def evaluate(
         seed: of the random dictionary, the bootstrap and the specimen's corpus.
         layerwise: also replace each layer alone, and the first 1, 2, ... layers.
         tasks: on the specimen's text and vocabulary, also measure its tasks.
+        concepts: there, also measure how features stand for the concepts of its corpus.
         on_progress: told what is being measured.
 
     Raises:
+        ConfigError: concepts are asked for on another text or vocabulary than the specimen's.
         DictionaryError: the dictionaries belong to another model, or are cross-layer ones.
         DataError: the text cannot be read or is too short.
     """
@@ -71,6 +76,11 @@ def evaluate(
             "one by one; compare the logits of ReplacementModel with the model's"
         )
     source = open_text(data, seed=seed)
+    on_specimen = isinstance(source, SpecimenText) and _knows_specimen(model)
+    if concepts and not on_specimen:
+        raise ConfigError(
+            f"{source.name} has no annotated concepts; measure them on the specimen's corpus alone"
+        )
     held_out, fitting = source.split("heldout"), source.split("train")
     rows = EvaluationRows(held_out, model, tokens=tokens)
     tell("fidelity", 0.0)
@@ -79,9 +89,11 @@ def evaluate(
         tokens=rows.tokens,
         documents=rows.documents,
         layers=fidelity,
+        duplicates=[near_duplicates(dictionary) for dictionary in dictionaries],
+        concepts=_measure_concepts(model, dictionaries, tokens, seed, tell) if concepts else [],
         baselines_fitted_apart=fitting.fingerprint != held_out.fingerprint,
     )
-    if not _stand_in_for_mlps(dictionaries):
+    if not stand_in_for_mlps(dictionaries.dictionaries):
         return measured
 
     tell("baselines", 0.0)
@@ -97,14 +109,13 @@ def evaluate(
         on_progress=lambda share: tell("predictions", share),
     )
     tell("tasks", 0.0)
-    on_specimen = tasks and isinstance(source, SpecimenText) and _knows_specimen(model)
     return replace(
         measured,
         predictions=int(sums[ORIGINAL].count.sum()),
         original_ce=float(sums[ORIGINAL].nll.sum() / sums[ORIGINAL].count.sum()),
         replacement=replacement_report(sums, layers, layerwise=layerwise, seed=seed),
         baselines={name: predict(name, layers, sums, seed=seed) for name in BASELINES},
-        tasks=_measure_tasks(model, dictionaries) if on_specimen else {},
+        tasks=_measure_tasks(model, dictionaries) if tasks and on_specimen else {},
     )
 
 
@@ -118,11 +129,15 @@ def _measure_fidelity(dictionaries: DictionarySet, rows: EvaluationRows) -> list
     return measure_dictionaries(dictionaries.dictionaries, stream, tokens=rows.tokens)
 
 
-def _stand_in_for_mlps(dictionaries: DictionarySet) -> bool:
-    return all(
-        (dictionary.read_site, dictionary.write_site)
-        == (Site("mlp_in", layer), Site("mlp_out", layer))
-        for layer, dictionary in dictionaries.dictionaries.items()
+def _measure_concepts(
+    model: LanguageModel, dictionaries: DictionarySet, tokens: int, seed: int, tell: Progress
+) -> list[ConceptReport]:
+    return measure_concepts(
+        model,
+        dictionaries,
+        tokens=tokens,
+        seed=seed,
+        on_progress=lambda share: tell("concepts", share),
     )
 
 

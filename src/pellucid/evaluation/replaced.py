@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pellucid.core.types import Site
+from pellucid.dictionaries.base import Dictionary
+from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.evaluation.agreement import DocumentSums, bootstrap_intervals, log_probabilities
 from pellucid.evaluation.report import Prediction, Replacement
 from pellucid.evaluation.rows import EvaluationRows
@@ -15,6 +18,16 @@ Layers = tuple[int, ...]
 Variant = tuple[str, Layers]
 """What stands in for the MLPs ("dictionary" or a baseline's name), and of which layers."""
 ORIGINAL: Variant = ("original", ())
+
+
+def stand_in_for_mlps(dictionaries: Mapping[int, Dictionary]) -> bool:
+    """Whether each, by itself, maps its layer's `mlp_in` to its `mlp_out`: MLPs can be replaced."""
+    return all(
+        not isinstance(dictionary, CrossLayerTranscoder)
+        and (dictionary.read_site, dictionary.write_site)
+        == (Site("mlp_in", layer), Site("mlp_out", layer))
+        for layer, dictionary in dictionaries.items()
+    )
 
 
 def variants(layers: Layers, *, layerwise: bool) -> list[Variant]:

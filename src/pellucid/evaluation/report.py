@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pellucid.evaluation.concepts.report import ConceptReport
+from pellucid.evaluation.duplicates import Duplicates
+from pellucid.harvest.density import DENSITY_EDGES
 from pellucid.harvest.fidelity import LayerFidelity
 
 
@@ -55,6 +58,7 @@ class Evaluation:
         tokens: tokens at which dictionaries were measured (special ones left out).
         documents: documents they came from.
         layers: fidelity of each dictionary.
+        duplicates: near-duplicates of each dictionary, in the same order.
         baselines_fitted_apart: whether the baselines were fitted on other text than this; a source
             of very few documents leaves none to hold out.
         predictions: positions at which predictions were scored.
@@ -63,19 +67,30 @@ class Evaluation:
         replacement: predictions with dictionaries in place of MLPs.
         baselines: `zero`, `mean`, `linear` and `random` in place of all the same MLPs.
         tasks: task figures, on the specimen only.
+        concepts: how features stand for the corpus's concepts, by layer; on the specimen only, if
+            asked for.
     """
 
     tokens: int
     documents: int
     layers: list[LayerFidelity]
+    duplicates: list[Duplicates]
     baselines_fitted_apart: bool
     predictions: int = 0
     original_ce: float | None = None
     replacement: Replacement | None = None
     baselines: dict[str, Prediction] = field(default_factory=dict)
     tasks: dict[str, TaskFigures] = field(default_factory=dict)
+    concepts: list[ConceptReport] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, under the keys that the command line documents."""
         record = asdict(self)
-        return record | {"original": {"ce": record.pop("original_ce")}}
+        return record | {
+            "original": {"ce": record.pop("original_ce")},
+            "density_edges": list(DENSITY_EDGES),
+            "layers": [
+                layer.to_json() | {"duplicates": duplicates}
+                for layer, duplicates in zip(self.layers, record.pop("duplicates"), strict=True)
+            ],
+        }

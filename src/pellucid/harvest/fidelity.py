@@ -7,15 +7,17 @@ shows a wrong mean, and does not depend on how the tokens were batched.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pellucid.core.errors import DataError
 from pellucid.core.types import AnySite, SparseCodes
 from pellucid.dictionaries.base import Dictionary
 from pellucid.harvest.activations import ActivationBatch
+from pellucid.harvest.density import dense_share, density_histogram
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,16 +73,21 @@ class LayerFidelity:
         fvu: fraction of variance unexplained.
         l0: mean number of active features a token.
         dead: share of features that no token measured makes active.
+        dense: share of features active on more than a tenth of the tokens; None, as `density` is,
+            where single features were not counted.
+        density: how many features fire how often, see `density_histogram`.
     """
 
     layer: int
     fvu: float
     l0: float
     dead: float
+    dense: float | None = None
+    density: list[int] | None = None
 
-    def to_json(self) -> dict[str, int | float]:
-        """Its plain form."""
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """Its plain form, without what was not counted."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class _LayerMeter:
@@ -88,23 +95,24 @@ class _LayerMeter:
 
     def __init__(self, dictionary: Dictionary) -> None:
         self._totals: ErrorTotals | None = None
-        self._active = 0
-        self._fired: Bool[Tensor, " F"] = torch.zeros(dictionary.num_features, dtype=torch.bool)
+        self._fires: Int[Tensor, " F"] = torch.zeros(dictionary.num_features, dtype=torch.int64)
 
     def add(self, codes: SparseCodes, y: Float[Tensor, "N D"], error: Float[Tensor, "N D"]) -> None:
         totals = ErrorTotals.of(y, float(error.double().square().sum()))
         self._totals = totals if self._totals is None else self._totals + totals
-        active = codes.values != 0
-        self._active += int(active.sum())
-        self._fired[codes.indices[active].cpu()] = True
+        active = codes.indices[codes.values != 0].cpu()
+        self._fires += torch.bincount(active, minlength=len(self._fires))
 
     def result(self, layer: int) -> LayerFidelity:
         assert self._totals is not None
+        tokens = self._totals.tokens
         return LayerFidelity(
             layer=layer,
             fvu=self._totals.fvu,
-            l0=self._active / self._totals.tokens,
-            dead=1 - int(self._fired.sum()) / len(self._fired),
+            l0=int(self._fires.sum()) / tokens,
+            dead=1 - int((self._fires > 0).sum()) / len(self._fires),
+            dense=dense_share(self._fires, tokens),
+            density=density_histogram(self._fires, tokens),
         )
 
 

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ from pellucid.harvest.sources import open_text
 from pellucid.harvest.stream import tokens_to_shuffle
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
+from pellucid.training.card import CARD_NAME, write_card
 from pellucid.training.config import TrainConfig
 from pellucid.training.interrupt import graceful_stop
-from pellucid.training.metrics import MetricsLog, TrainProgress, Window
+from pellucid.training.measure import Measurement
+from pellucid.training.metrics import TrainProgress, Window
+from pellucid.training.recorder import Recorder
 from pellucid.training.run import Run, RunPlan
 from pellucid.training.run_checkpoint import (
     check_identity,
@@ -39,11 +43,9 @@ from pellucid.training.sites import layer_sites
 
 logger = logging.getLogger(__name__)
 
-LOG_STEPS = 10
 LONGEST_CONTEXT = 256
 """Tokens of text the model reads at once, unless its context is shorter or another is asked for."""
 _CHECKPOINTS = "checkpoints"
-_METRICS = "metrics.jsonl"
 
 
 class TrainingStoppedError(PellucidError):
@@ -106,6 +108,8 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 300.0,
     held_out_tokens: int = 50_000,
+    measure_every: int | None = None,
+    track: Sequence[str] = (),
     store_dtype: torch.dtype = torch.float32,
     on_progress: Callable[[TrainProgress], None] | None = None,
     on_cache: Callable[[int, int], None] | None = None,
@@ -114,9 +118,10 @@ def train(
 ) -> TrainResult:
     """Train one dictionary a layer on a model's activations and save them.
 
-    `out` holds `metrics.jsonl` and `checkpoints/` while the run goes on, and the dictionaries when
-    it is over; the checkpoints are then deleted. A run that was stopped, by whatever means, goes on
-    with `resume` and ends with the weights it would have had, bit for bit on one thread.
+    `out` holds `metrics.jsonl` and `checkpoints/` while the run goes on, and the dictionaries and a
+    model card when it is over; the checkpoints are then deleted. A run that was stopped, by
+    whatever means, goes on with `resume` and ends with the weights it would have had, bit for bit
+    on one thread.
 
     Args:
         model: see `load_model`.
@@ -141,6 +146,9 @@ def train(
         resume: go on from the newest checkpoint in `out`.
         checkpoint_seconds: how often to save.
         held_out_tokens: how many tokens of held-out text to measure on at the end.
+        measure_every: tokens between two measurements of quality, see `measure.Measurement`; it is
+            not measured before the end if not given.
+        track: names of trackers that draw the run's curves, see `tracking.TRACKERS`.
         store_dtype: what the finished dictionaries are stored as; float16 halves their size.
         on_progress: called after every step.
         on_cache: told how many tokens of how many are in the cache, while it is made.
@@ -164,6 +172,7 @@ def train(
         _check_unused(out)
     text = open_text(data, field=field, seed=config.seed)
     _check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
+    _check_measured(measure_every, processes)
     plan = _plan(
         model,
         config,
@@ -182,16 +191,23 @@ def train(
     )
     train_text = text.split("train")
     run = _run(plan, model, train_text, cache, cache_dtype, cache_order, on_cache, processes)
+    measurement = None
+    if measure_every is not None:
+        measurement = Measurement(model, text.split("heldout"), plan.sites, every=measure_every)
+    recorder = Recorder(out, measurement=measurement, track=track) if processes.first else None
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    if (out / MANIFEST_NAME).exists():
-        return _finished(out, run)
-    _begin(run, out, resume=resume)
-    _advance(run, out, checkpoint_seconds, on_progress)
-    if processes.first:
-        whole = run if processes.mesh is None else _whole(run, model, train_text, out)
-        _finish(whole, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
-    processes.wait()
+    if not (out / MANIFEST_NAME).exists():
+        _begin(run, out, resume=resume)
+        _advance(run, out, checkpoint_seconds, recorder, on_progress)
+        if processes.first:
+            whole = run if processes.mesh is None else _whole(run, model, train_text, out)
+            _finish(
+                whole, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype
+            )
+        processes.wait()
+    if processes.first and not (out / CARD_NAME).exists():
+        write_card(out, model=model.name, data=text.name)
     return _finished(out, run)
 
 
@@ -257,6 +273,15 @@ def _check_positive(**counts: int | None) -> None:
             raise ConfigError(f"{name} is {value}; give a positive number")
 
 
+def _check_measured(every: int | None, processes: Processes) -> None:
+    _check_positive(measure_every=every)
+    if every is not None and processes.layers.size * processes.teams.features.size > 1:
+        raise ConfigError(
+            f"measure_every needs whole dictionaries of all layers in a process, which the layout "
+            f"{processes.layout} spreads; leave it out, or spread data alone"
+        )
+
+
 def _check_unused(out: Path) -> None:
     if (out / MANIFEST_NAME).exists():
         raise ConfigError(
@@ -276,29 +301,27 @@ def _begin(run: Run, out: Path, *, resume: bool) -> None:
         run.restore(folder, out)
     elif resume:
         logger.warning("%s holds no checkpoint yet; starting from the beginning", out)
-    if run.processes.first:
-        MetricsLog(out / _METRICS).truncate(run.tokens)
 
 
 def _advance(
     run: Run,
     out: Path,
     checkpoint_seconds: float,
+    recorder: Recorder | None,
     on_progress: Callable[[TrainProgress], None] | None,
 ) -> None:
     """Train until the run is over or told to stop, and leave a checkpoint of that moment."""
-    log = MetricsLog(out / _METRICS)
     windows = {layer: Window(layer) for layer in run.plan.sites}
     first, saved, warned, stopping = run.steps, time.monotonic(), False, False
-    with graceful_stop() as stop:
+    following = nullcontext() if recorder is None else recorder.following(run)
+    with graceful_stop() as stop, following:
         while run.steps < run.plan.total_steps and not stopping:
             for layer, metrics in run.advance().items():
                 windows[layer].add(metrics)
             warned = warned or _warn_of_repetition(run)
             progress = _progress(run, windows)
-            if run.processes.first:
-                if run.steps % LOG_STEPS == 0:
-                    log.append(progress)
+            if recorder is not None:
+                progress = recorder.record(progress, run)
                 if on_progress:
                     on_progress(progress)
             due = time.monotonic() - saved >= checkpoint_seconds

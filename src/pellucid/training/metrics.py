@@ -8,6 +8,7 @@ from typing import Any
 
 from pellucid.core.files import storage_errors, write_text
 from pellucid.harvest.fidelity import LayerFidelity
+from pellucid.training.measure import Measured
 from pellucid.training.step import StepMetrics
 
 WINDOW_STEPS = 50
@@ -44,6 +45,7 @@ class TrainProgress:
         tokens_per_second: of harvesting and training together, over the whole run.
         seconds_left: at that rate.
         layers: figures of the last steps, by layer.
+        measured: quality on held-out text, after the steps at which it is measured.
     """
 
     tokens: int
@@ -51,14 +53,16 @@ class TrainProgress:
     tokens_per_second: float
     seconds_left: float
     layers: tuple[LayerFidelity, ...]
+    measured: Measured | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record of the log."""
-        return {
+        record = {
             "tokens": self.tokens,
             "tokens_per_second": round(self.tokens_per_second, 1),
             "layers": [layer.to_json() for layer in self.layers],
         }
+        return record | ({"measured": self.measured.to_json()} if self.measured else {})
 
 
 class MetricsLog:
@@ -78,11 +82,22 @@ class MetricsLog:
 
     def truncate(self, tokens: int) -> None:
         """Drop records later than `tokens`, and one that a crash cut short."""
+        if self._path.exists():
+            write_text(self._path, "".join(x for x in self._whole_lines() if _tokens(x) <= tokens))
+
+    def last_tokens(self) -> int:
+        """The tokens of the last record; 0 for none."""
+        return max(map(_tokens, self._whole_lines()), default=0)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every record, in the order of the run."""
+        return [json.loads(line) for line in self._whole_lines()]
+
+    def _whole_lines(self) -> list[str]:
         if not self._path.exists():
-            return
+            return []
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _tokens(line) <= tokens]
-        write_text(self._path, "".join(kept))
+        return [line for line in lines if line.endswith("\n")]
 
 
 def _tokens(line: str) -> int:

@@ -12,7 +12,7 @@ from pellucid import cli
 from pellucid.graphs.graph import AttributionGraph
 from unit.cli.conftest import Command, Outcome, Workshop
 
-FIDELITY_KEYS = {"layer", "fvu", "l0", "dead"}
+FIDELITY_KEYS = {"layer", "fvu", "l0", "dead", "dense", "density"}
 CAUSAL_KEYS = {
     "frozen_max_error",
     "spearman_attention_frozen",
@@ -47,19 +47,22 @@ def test_train_eval_trace(pellucid: Command, workshop: Workshop, tmp_path: Path)
         pellucid(
             *("train", workshop.model, "--data", workshop.text, "--out", run),
             *("--tokens", "4k", "--features", 96, "--k", 4, "--batch-tokens", 256, "--json"),
+            *("--measure-every", "2k"),
         )
     )
     assert {"out", "tokens", "tokens_per_second", "layers"} <= set(trained)
     assert trained["out"] == str(run)
     assert [set(layer) for layer in trained["layers"]] == [FIDELITY_KEYS] * 3
+    assert (run / "metrics.jsonl").read_text().count('"measured"') == 2
 
     evaluated = record(
         pellucid(
             *("eval", workshop.model, "--dictionaries", run, "--data", workshop.text),
-            *("--tokens", 300, "--json"),
+            *("--tokens", 300, "--json", "--plot", tmp_path / "density.svg"),
         )
     )
-    assert [set(layer) for layer in evaluated["layers"]] == [FIDELITY_KEYS] * 3
+    assert [set(layer) for layer in evaluated["layers"]] == [FIDELITY_KEYS | {"duplicates"}] * 3
+    assert "<svg" in (tmp_path / "density.svg").read_text()
     assert set(evaluated["baselines"]) == {"zero", "mean", "linear", "random"}
     for prediction in (evaluated["replacement"]["all"], *evaluated["replacement"]["per_layer"]):
         assert {"ce", "kl", "top1", "loss_recovered"} <= set(prediction)

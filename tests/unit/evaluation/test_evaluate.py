@@ -115,7 +115,14 @@ def test_json_has_the_documented_keys(evaluation: Evaluation) -> None:
     record = evaluation.to_json()
     assert set(record["original"]) == {"ce"}
     assert [row["layer"] for row in record["layers"]] == [0, 1, 2]
-    assert set(record["layers"][0]) == {"layer", "fvu", "l0", "dead"}
+    assert set(record["layers"][0]) == {
+        *("layer", "fvu", "l0", "dead", "dense", "density", "duplicates")
+    }
+    assert len(record["density_edges"]) == len(record["layers"][0]["density"]) + 1
+    for row in record["layers"]:
+        alive = tiny_transcoders(new_model())[0].num_features * (1 - row["dead"])
+        assert sum(row["density"]) == pytest.approx(alive)
+        assert set(row["duplicates"]) == {"share", "random"}
     assert set(record["baselines"]) == {"zero", "mean", "linear", "random"}
     assert {"ce", "loss_recovered"} <= set(record["baselines"]["linear"])
     assert {"ce", "kl", "top1", "loss_recovered"} <= set(record["replacement"]["all"])

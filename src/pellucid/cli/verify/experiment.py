@@ -125,7 +125,7 @@ class _Readers:
 
 def _report(run: Run, out: Path, record: dict[str, Any], started: float) -> None:
     from pellucid.core.files import write_text
-    from pellucid.interventions.tracing.result import save_picture
+    from pellucid.core.pictures import save_picture
     from pellucid.verification.experiment.report import leading, markdown, picture
 
     title = f"{record['task']}-{record['regime']}"

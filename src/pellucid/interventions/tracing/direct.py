@@ -77,8 +77,8 @@ class DirectAttribution:
             ConfigError: it ends in something else.
             StorageError: it cannot be written.
         """
+        from pellucid.core.pictures import save_picture
         from pellucid.interventions.tracing.draw import bars
-        from pellucid.interventions.tracing.result import save_picture
 
         what = (
             self.answer_text

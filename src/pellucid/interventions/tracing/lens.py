@@ -66,8 +66,8 @@ class LensResult:
             ConfigError: it ends in something else.
             StorageError: it cannot be written.
         """
+        from pellucid.core.pictures import save_picture
         from pellucid.interventions.tracing.draw import heat_map
-        from pellucid.interventions.tracing.result import save_picture
 
         panels = {
             f"probability of {name}": values

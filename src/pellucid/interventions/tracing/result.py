@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from pellucid.core.errors import ConfigError
-from pellucid.core.files import atomic_file
-
-PICTURES = (".png", ".svg")
+from pellucid.core.pictures import save_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,24 +135,3 @@ class SweepResult:
             for a, b in zip(self.tokens, self.donor_tokens, strict=True)
         ]
         return save_picture(heat_map(self.title, panels, self.places, labels), Path(path))
-
-
-def save_picture(figure: Any, path: Path) -> Path:
-    """Write a matplotlib figure.
-
-    Args:
-        figure: to write.
-        path: ends in .png or .svg.
-
-    Raises:
-        ConfigError: it ends in something else.
-        StorageError: it cannot be written.
-    """
-    if path.suffix not in PICTURES:
-        raise ConfigError(
-            f"{path} ends in {path.suffix!r}; pictures end in {' or '.join(PICTURES)}"
-        )
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
-    return path

@@ -67,5 +67,5 @@ def test_k_below_one_is_refused() -> None:
 
 
 def test_an_unknown_activation_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="'gelu'; use one of topk, relu, jumprelu"):
+    with pytest.raises(ConfigError, match="'gelu'; use one of topk, signed-topk, relu, jumprelu"):
         ACTIVATIONS["gelu"]

@@ -185,7 +185,8 @@ def _one_activation(dictionaries: DictionarySet, export: Export) -> dict[str, An
         export.lose(
             f"circuit-tracer's TopK keeps the {first.k} largest pre-activations even where they "
             "are negative, and these dictionaries keep positive ones alone",
-            "its TopK, which differs at tokens where fewer are positive",
+            "its TopK, which differs at tokens where fewer are positive (and which circuit-tracer "
+            "0.5.0 takes for ReLU: its loader does not read the activation)",
         )
         return {"activation": "topk", "k": first.k}
     if isinstance(first, JumpReLU):

@@ -13,6 +13,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from pellucid.core.errors import CheckpointError, DictionaryError
+from pellucid.core.types import Site
 from pellucid.dictionaries.activations import JumpReLU
 from pellucid.dictionaries.base import Dictionary
 from pellucid.dictionaries.dictionary_set import DictionarySet
@@ -116,8 +117,21 @@ def _read(home: Path, config: Fields, host: HostModel | None) -> Dictionary:
     return parts.build(read, site_of_hf_hook(output, host))
 
 
+def _check_names(layer: int, host: HostModel | None) -> None:
+    """The modules that this format names must be those of the model."""
+    if host is None:
+        return
+    place = host.point(Site("mlp_out", layer)).path
+    if not place.endswith(f"layers.{layer}.post_feedforward_layernorm"):
+        raise DictionaryError(
+            f"gemma-scope-2 names the modules of Gemma 3, and what the MLP adds in {host.name} is "
+            f"{place}; choose another format"
+        )
+
+
 def _tensors(dictionary: Dictionary, layer: int, export: Export) -> dict[str, Tensor]:
     jumprelu_transcoder(dictionary, layer, "gemma-scope-2")
+    _check_names(layer, export.host)
     tensors = {
         "w_enc": dictionary.W_enc.T,
         "w_dec": dictionary.W_dec,

@@ -84,7 +84,7 @@ def hook_of_layer(name: str, layer: int) -> Hook:
         DictionaryError: it is no place that pellucid has a site for.
     """
     if name not in _KINDS:
-        raise _no_site(name)
+        raise _no_site(f"blocks.{layer}.{name}")
     return Hook(Site(_KINDS[name], layer), before_gain=name == NORMALISED)
 
 

@@ -49,12 +49,10 @@ class DictionaryLearning(DictionaryFormat):
         found, names = {}, set()
         for home in folders_with(folder, WEIGHTS, CONFIG):
             trainer = _trainer(home / CONFIG)
-            names.add(trainer.maybe("lm_name"))
+            names.add(trainer.word("lm_name"))
             found[home] = _read(home, trainer)
         model = names.pop() if len(names) == 1 else None
-        return set_of(
-            folder, found, model_name=model if isinstance(model, str) else None, host=host
-        )
+        return set_of(folder, found, model_name=model)
 
 
 def _trainer(path: Path) -> Fields:

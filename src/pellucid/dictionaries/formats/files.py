@@ -134,6 +134,25 @@ class Fields:
             raise CheckpointError(f"{self.path} has {name} = {value!r}; it should be text")
         return value
 
+    def word(self, name: str, default: str | None = None) -> str | None:
+        """A text that may be missing or null: `default` then.
+
+        Raises:
+            CheckpointError: it is something else.
+        """
+        return default if self.values.get(name) is None else self.text(name)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A truth value that may be missing.
+
+        Raises:
+            CheckpointError: it is something else.
+        """
+        value = self.maybe(name, default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{self.path} has {name} = {value!r}; it should be true or false")
+        return value
+
     def count(self, name: str) -> int:
         """A value that must be a whole number above 0.
 

@@ -109,7 +109,6 @@ def set_of(
     found: Mapping[Path, Dictionary],
     *,
     model_name: str | None = None,
-    host: HostModel | None = None,
 ) -> DictionarySet:
     """A set of dictionaries read from several files or folders, by the layer each one reads.
 
@@ -131,7 +130,7 @@ def set_of(
                 f"{home.name}); give the folder of the one you want"
             )
         layers[layer], homes[layer] = dictionary, home
-    return named_set(folder, layers, model_name=model_name, host=host)
+    return named_set(folder, layers, model_name=model_name)
 
 
 def named_set(
@@ -139,7 +138,6 @@ def named_set(
     layers: Mapping[int, Dictionary],
     *,
     model_name: str | None = None,
-    host: HostModel | None = None,
 ) -> DictionarySet:
     """A set with a manifest that says where it comes from.
 

@@ -54,7 +54,7 @@ class GemmaScope(WritableFormat):
     def read(self, folder: Path, *, host: HostModel | None = None) -> DictionarySet:
         """The gain of the model's norm is folded into the encoder."""
         homes = folders_with(folder, WEIGHTS)
-        return set_of(folder, {home: _read(home, host) for home in homes}, host=host)
+        return set_of(folder, {home: _read(home, host) for home in homes})
 
     def write(self, folder: Path, dictionaries: DictionarySet, export: Export) -> None:
         """Reads before the gain: the model's is folded out of the encoder."""

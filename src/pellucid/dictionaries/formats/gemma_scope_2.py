@@ -50,12 +50,10 @@ class GemmaScope2(WritableFormat):
         found, names = {}, set()
         for home in folders_with(folder, WEIGHTS, CONFIG):
             config = Fields(home / CONFIG, read_json(home / CONFIG))
-            names.add(config.maybe("model_name"))
+            names.add(config.word("model_name"))
             found[home] = _read(home, config, host)
         model = names.pop() if len(names) == 1 else None
-        return set_of(
-            folder, found, model_name=model if isinstance(model, str) else None, host=host
-        )
+        return set_of(folder, found, model_name=model)
 
     def write(self, folder: Path, dictionaries: DictionarySet, export: Export) -> None:
         """One folder a layer."""
@@ -105,13 +103,13 @@ def _read(home: Path, config: Fields, host: HostModel | None) -> Dictionary:
             f"{config.path} has the architecture {architecture!r}; this format has {ARCHITECTURE}"
         )
     parts = parts_of(Fields(home / WEIGHTS, read_tensors(home / WEIGHTS)))
-    if bool(config.maybe("affine_connection", False)) != (parts.W_skip is not None):
+    if config.flag("affine_connection", False) != (parts.W_skip is not None):
         raise CheckpointError(
             f"{config.path} and {home / WEIGHTS} disagree about an affine connection; restore "
             "them from a copy"
         )
     read = site_of_hf_hook(config.text("hf_hook_point_in"), host)
-    output = config.maybe("hf_hook_point_out")
+    output = config.word("hf_hook_point_out")
     if output is None:
         return parts.reading_raw().build(read, read)
     return parts.build(read, site_of_hf_hook(output, host))

@@ -66,7 +66,7 @@ class Llamascopium(WritableFormat):
             if config.maybe("sae_type", "sae") == "clt":
                 return named_set(folder, _read_clt(config, tensors, host))
             found[home] = _read(config, tensors, host)
-        return set_of(folder, found, host=host)
+        return set_of(folder, found)
 
     def write(self, folder: Path, dictionaries: DictionarySet, export: Export) -> None:
         """One folder a layer, named by the hook it reads; a cross-layer transcoder is one."""
@@ -86,17 +86,21 @@ class Llamascopium(WritableFormat):
 
 def _check_config(config: Fields) -> None:
     """Refuse what depends on a token's or a batch's own norm, or has another encoder."""
-    norm = config.values.get("norm_activation", "dataset-wise")
+    norm = config.word("norm_activation", "dataset-wise")
+    config.values["norm_activation"] = norm
     if norm not in ("inference", "dataset-wise"):
         raise DictionaryError(
-            f"{config.path} normalises by each {norm.removesuffix('-wise')}'s own norm, which no "
+            f"{config.path} normalises each token or batch ({norm!r}) by its own norm, which no "
             "weight can hold; pellucid cannot represent it"
         )
-    if config.maybe("use_glu_encoder", False):
+    for name in ("sparsity_include_decoder_norm", "use_decoder_bias"):
+        config.values[name] = config.flag(name, True)
+    if config.flag("use_glu_encoder", False):
         raise DictionaryError(
             f"{config.path} has a gated linear unit for an encoder; pellucid's encoders are linear"
         )
-    kind = config.values.get("sae_type", "sae")
+    kind = config.word("sae_type", "sae")
+    config.values["sae_type"] = kind
     if kind not in ("sae", "clt"):
         raise DictionaryError(
             f"{config.path} is a {kind!r}; pellucid reads its SAEs, transcoders and cross-layer "
@@ -126,8 +130,10 @@ def _read(config: Fields, tensors: Fields, host: HostModel | None) -> Dictionary
 
 def _read_clt(config: Fields, tensors: Fields, host: HostModel | None) -> dict[int, Dictionary]:
     width = config.count("d_model")
-    reads, writes = config.take("hook_points_in"), config.take("hook_points_out")
+    reads, writes = (_names(config, name) for name in ("hook_points_in", "hook_points_out"))
     n_layers = len(reads)
+    if len(writes) != n_layers:
+        raise CheckpointError(f"{config.path} reads {n_layers} hooks and writes {len(writes)}")
     encoder = tensors.matrix("W_E", n_layers, width, None)
     num_features = encoder.shape[2]
     b_enc = tensors.matrix("b_E", n_layers, num_features)
@@ -154,14 +160,22 @@ def _read_clt(config: Fields, tensors: Fields, host: HostModel | None) -> dict[i
     return layers
 
 
+def _names(config: Fields, name: str) -> list[str]:
+    """A list of hooks, one a layer."""
+    hooks = config.take(name)
+    if not isinstance(hooks, list) or not hooks or not all(isinstance(h, str) for h in hooks):
+        raise CheckpointError(f"{config.path} has {name} = {hooks!r}; it should list hooks")
+    return hooks
+
+
 def _folded(config: Fields, parts: Parts, inputs: float, outputs: list[float]) -> Parts:
-    if config.values.get("sparsity_include_decoder_norm", True):
+    if config.values["sparsity_include_decoder_norm"]:
         parts = parts.selected_by_norm()
     return parts if inputs == 1 and set(outputs) == {1} else parts.scaled(inputs, outputs)
 
 
 def _decoder_bias(config: Fields, tensors: Fields, name: str, width: int) -> Tensor:
-    if config.values.get("use_decoder_bias", True):
+    if config.values["use_decoder_bias"]:
         return tensors.matrix(name, width)
     return torch.zeros(width)
 
@@ -169,7 +183,7 @@ def _decoder_bias(config: Fields, tensors: Fields, name: str, width: int) -> Ten
 def _activation(
     config: Fields, tensors: Fields, num_features: int, layers: int | None = None
 ) -> Activation:
-    name = str(config.maybe("act_fn", "relu")).lower()
+    name = str(config.word("act_fn", "relu")).lower()
     if name == "relu":
         return ReLU()
     if name == "topk":
@@ -186,7 +200,7 @@ def _activation(
 def _scales(config: Fields, tensors: Fields, width: int, hooks: Any) -> list[float]:
     """What the values at each hook are multiplied by before anything is computed."""
     norms = {name: tensors.maybe(_NORM + name) for name in dict.fromkeys(hooks)}
-    if config.values.get("norm_activation", "dataset-wise") == "inference":
+    if config.values["norm_activation"] == "inference":
         return [1.0 for _ in hooks]
     for name, norm in norms.items():
         if norm is None or norm.numel() != 1 or float(norm) <= 0:

@@ -69,12 +69,10 @@ class SAELens(WritableFormat):
         for home in folders_with(folder, WEIGHTS, CONFIG):
             config = Fields(home / CONFIG, read_json(home / CONFIG))
             places = _places(config)
-            names.add(places.maybe("model_name"))
+            names.add(places.word("model_name"))
             found[home] = _read(home, config, places, host)
         model = names.pop() if len(names) == 1 else None
-        return set_of(
-            folder, found, model_name=model if isinstance(model, str) else None, host=host
-        )
+        return set_of(folder, found, model_name=model)
 
     def write(self, folder: Path, dictionaries: DictionarySet, export: Export) -> None:
         """One folder a layer, named by the hook it reads."""
@@ -125,10 +123,10 @@ def _read(home: Path, config: Fields, places: Fields, host: HostModel | None) ->
     tensors.check_empty()
     read, write = _hooks(places, host)
     if not transcodes:
-        if not config.maybe("apply_b_dec_to_input", True):
+        if not config.flag("apply_b_dec_to_input", True):
             parts = parts.reading_raw()
         return placed(parts, read, read, host)
-    if config.maybe("apply_b_dec_to_input", False):
+    if config.flag("apply_b_dec_to_input", False):
         raise DictionaryError(
             f"{config.path} subtracts b_dec from a transcoder's input, which SAELens itself "
             "refuses; pellucid does not know what it means"
@@ -143,14 +141,15 @@ def _read(home: Path, config: Fields, places: Fields, host: HostModel | None) ->
 
 def _architecture(config: Fields) -> str:
     """The architecture; before version 6 a TopK was an activation of the standard one."""
-    architecture = str(config.maybe("architecture", "standard"))
-    activation = config.maybe("activation_fn", config.maybe("activation_fn_str", "relu"))
+    architecture = config.word("architecture") or "standard"
+    activation = config.word("activation_fn") or config.word("activation_fn_str", "relu")
     if activation not in ("relu", "topk"):
         raise DictionaryError(
             f"{config.path} has the activation {activation!r}; pellucid knows relu and topk"
         )
     if activation == "topk" and architecture == "standard":
-        config.values["k"] = (config.maybe("activation_fn_kwargs") or {}).get("k")
+        settings = config.maybe("activation_fn_kwargs")
+        config.values["k"] = settings.get("k") if isinstance(settings, dict) else None
         return "topk"
     return architecture
 
@@ -162,7 +161,7 @@ def _check_plain(config: Fields) -> None:
         config.values["scaled"] = True
     elif normalisation not in (None, False, "none"):
         raise DictionaryError(
-            f"{config.path} normalises each token ({normalisation}), which no weight can hold; "
+            f"{config.path} normalises each token ({normalisation!r}), which no weight can hold; "
             "pellucid cannot represent it"
         )
     if config.maybe("reshape_activations", "none") not in ("none", None):
@@ -212,7 +211,7 @@ def _parts(architecture: str, tensors: Fields, config: Fields) -> Parts:
         W_skip=skip,
         activation=_activation(architecture, tensors, config, num_features),
     )
-    if config.maybe("rescale_acts_by_decoder_norm", False):
+    if config.flag("rescale_acts_by_decoder_norm", False):
         parts = parts.selected_by_norm()
     return parts
 
@@ -233,13 +232,13 @@ def _hooks(places: Fields, host: HostModel | None) -> tuple[Hook, Hook | None]:
     A name in Hugging Face's terms is preferred: SAELens calls what Gemma's MLPs read
     `hook_mlp_in`, which in TransformerLens is the residual before the norm.
     """
-    output = places.maybe("hook_name_out")
-    by_module = places.maybe("hf_hook_name"), places.maybe("hf_hook_name_out")
+    output = places.word("hook_name_out")
+    by_module = places.word("hf_hook_name"), places.word("hf_hook_name_out")
     if by_module[0] and (by_module[1] or not output):
         read = Hook(site_of_hf_hook(by_module[0], host))
-        return read, Hook(site_of_hf_hook(by_module[1], host)) if output else None
+        return read, Hook(site_of_hf_hook(by_module[1], host)) if by_module[1] else None
     name = places.text("hook_name")
-    if places.maybe("model_class_name") == "AutoModelForCausalLM":
+    if places.word("model_class_name") == "AutoModelForCausalLM":
         read = Hook(site_of_module(name, "output", host))
         return read, Hook(site_of_module(output, "output", host)) if output else None
     return hook_of_name(name), hook_of_name(output) if output else None

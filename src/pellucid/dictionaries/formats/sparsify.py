@@ -55,7 +55,6 @@ class Sparsify(WritableFormat):
             folder,
             {home: _read(home, host) for home in homes},
             model_name=model if isinstance(model, str) else None,
-            host=host,
         )
 
     def write(self, folder: Path, dictionaries: DictionarySet, export: Export) -> None:
@@ -74,8 +73,8 @@ def _read(home: Path, host: HostModel | None) -> Dictionary:
     config = Fields(home / CONFIG, read_json(home / CONFIG))
     tensors = Fields(home / WEIGHTS, read_tensors(home / WEIGHTS))
     width = config.count("d_in")
-    num_features = config.maybe("num_latents", 0) or width * config.maybe("expansion_factor", 32)
-    activation = config.maybe("activation", "topk")
+    num_features = _num_features(config, width)
+    activation = config.word("activation", "topk")
     if activation != "topk":
         raise DictionaryError(
             f"{config.path} has the activation {activation!r}, which picks one feature of each "
@@ -90,15 +89,22 @@ def _read(home: Path, host: HostModel | None) -> Dictionary:
         activation=TopK(config.count("k") if "k" in config.values else 32),
     )
     tensors.check_empty()
-    if bool(config.maybe("skip_connection", False)) != (parts.W_skip is not None):
+    if config.flag("skip_connection", False) != (parts.W_skip is not None):
         raise CheckpointError(
             f"{config.path} and {tensors.path} disagree about a skip connection; restore them "
             "from a copy"
         )
     output = site_of_module(home.name, "output", host)
-    if not config.maybe("transcode", False):
+    if not config.flag("transcode", False):
         return parts.build(output, output)
     return parts.build(site_of_module(home.name, "input", host), output)
+
+
+def _num_features(config: Fields, width: int) -> int:
+    """A number above 0 is what it says; 0, or none, means a multiple of the width."""
+    if config.values.get("num_latents"):
+        return config.count("num_latents")
+    return width * (config.count("expansion_factor") if "expansion_factor" in config.values else 32)
 
 
 def _hookpoint(dictionary: Dictionary, layer: int, host: HostModel | None) -> str:

@@ -136,8 +136,8 @@ def test_an_export_reads_back_the_same(kind: str, activation: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"norm_activation": "token-wise"}, "normalises by each token's own norm"),
-        ({"norm_activation": "batch-wise"}, "normalises by each batch's own norm"),
+        ({"norm_activation": "token-wise"}, r"normalises each token or batch \('token-wise'\)"),
+        ({"norm_activation": "batch-wise"}, "'batch-wise'"),
         ({"use_glu_encoder": True}, "a gated linear unit for an encoder"),
         ({"sae_type": "lorsa"}, "is a 'lorsa'"),
         ({"act_fn": "batchtopk"}, "'batchtopk', which selects over a batch or over layers"),

@@ -66,6 +66,7 @@ def make(home: Path, case: Case, x: Tensor) -> Tensor:
         model = SparseAutoEncoder(config)
         fill(model, layer)
         model.save_pretrained(str(home / reads))
+        config.save_hyperparameters(str(home / reads))
         outputs.append(output(model, x[layer]))
     return torch.stack(outputs)
 
@@ -84,6 +85,7 @@ def make_clt(home: Path, case: Case, x: Tensor) -> Tensor:
     model = CrossLayerTranscoder(config)
     fill(model, 0)
     model.save_pretrained(str(home))
+    config.save_hyperparameters(str(home))
     return output(model, x)
 
 

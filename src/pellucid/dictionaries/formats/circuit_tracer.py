@@ -101,7 +101,7 @@ def hooks_record(dictionaries: DictionarySet, kind: str, host: HostModel | None)
 
 def _files(folder: Path, config: Fields) -> list[Path]:
     """The file of each layer: those the configuration lists, or `layer_{i}.safetensors`."""
-    listed = config.maybe("transcoders")
+    listed = listed_files(folder, config)
     if listed is None:
         found = sorted(folder.glob("layer_*.safetensors"), key=natural)
         wanted = [folder / f"layer_{layer}.safetensors" for layer in range(len(found))]
@@ -112,6 +112,18 @@ def _files(folder: Path, config: Fields) -> list[Path]:
                 f"{missing or 'all of them'}; restore it from a copy"
             )
         return found
+    return listed
+
+
+def listed_files(folder: Path, config: Fields) -> list[Path] | None:
+    """The files that a configuration lists, one a layer; None where it lists none.
+
+    Raises:
+        CheckpointError: it lists something else, or a file outside the folder.
+    """
+    listed = config.maybe("transcoders")
+    if listed is None:
+        return None
     if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
         raise CheckpointError(f"{config.path} has transcoders = {listed!r}; it should list files")
     return [_listed_file(folder, entry, config.path) for entry in listed]

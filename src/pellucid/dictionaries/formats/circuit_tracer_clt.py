@@ -1,7 +1,7 @@
 """circuit-tracer's cross-layer transcoders: `config.yaml`, `W_enc_{i}` and `W_dec_{i}.safetensors`.
 
 Source: the keys and the arithmetic of circuit-tracer 0.5. `W_dec_{i}` is [F, L - i, d]: slot j
-writes j layers above the one that is read.
+writes j layers above the one that is read. A configuration may list files of Gemma Scope 2 instead.
 """
 
 from pathlib import Path
@@ -16,7 +16,12 @@ from pellucid.dictionaries.activations import Activation, JumpReLU, ReLU
 from pellucid.dictionaries.base import Dictionary
 from pellucid.dictionaries.clt import CrossLayerTranscoder
 from pellucid.dictionaries.dictionary_set import DictionarySet
-from pellucid.dictionaries.formats.circuit_tracer import CONFIG, hooks_record, is_kind
+from pellucid.dictionaries.formats.circuit_tracer import (
+    CONFIG,
+    hooks_record,
+    is_kind,
+    listed_files,
+)
 from pellucid.dictionaries.formats.files import Fields, natural, read_tensors, read_yaml
 from pellucid.dictionaries.formats.format import (
     Export,
@@ -25,6 +30,7 @@ from pellucid.dictionaries.formats.format import (
     named_set,
     of_kind,
 )
+from pellucid.dictionaries.formats.gemma_scope_2 import cross_layer_parts_of
 from pellucid.dictionaries.formats.host import HostModel
 from pellucid.dictionaries.formats.parts import Parts
 from pellucid.dictionaries.formats.provenance import write_provenance
@@ -51,15 +57,10 @@ class CircuitTracerCLT(WritableFormat):
         """Every layer from 0 on, at the configuration's two hooks."""
         config = Fields(folder / CONFIG, read_yaml(folder / CONFIG))
         reads, writes = config.text("feature_input_hook"), config.text("feature_output_hook")
-        files = sorted(folder.glob("W_enc_*.safetensors"), key=natural)
-        if not files:
-            raise CheckpointError(f"{folder} lacks W_enc_0.safetensors; restore it from a copy")
-        layers = {}
-        for layer in range(len(files)):
-            parts = _read_layer(folder, layer, len(files))
-            layers[layer] = placed(
-                parts, hook_of_layer(reads, layer), hook_of_layer(writes, layer), host
-            )
+        layers = {
+            layer: placed(parts, hook_of_layer(reads, layer), hook_of_layer(writes, layer), host)
+            for layer, parts in enumerate(_read_layers(folder, config))
+        }
         model = config.maybe("model_name")
         return named_set(folder, layers, model_name=None if model is None else str(model))
 
@@ -99,6 +100,19 @@ def to_every_later_layer(dictionary: Dictionary, layer: int, n_layers: int) -> T
         )
     W_dec = dictionary.W_dec.detach()
     return torch.nn.functional.pad(W_dec, (0, 0, 0, missing))
+
+
+def _read_layers(folder: Path, config: Fields) -> list[Parts]:
+    listed = listed_files(folder, config)
+    if listed is not None:
+        return [
+            cross_layer_parts_of(Fields(path, read_tensors(path)), layer, len(listed))
+            for layer, path in enumerate(listed)
+        ]
+    files = sorted(folder.glob("W_enc_*.safetensors"), key=natural)
+    if not files:
+        raise CheckpointError(f"{folder} lacks W_enc_0.safetensors; restore it from a copy")
+    return [_read_layer(folder, layer, len(files)) for layer in range(len(files))]
 
 
 def _read_layer(folder: Path, layer: int, n_layers: int) -> Parts:

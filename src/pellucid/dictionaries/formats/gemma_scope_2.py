@@ -1,9 +1,9 @@
 """Gemma Scope 2 transcoders: `config.json` and `params.safetensors`, a folder a layer.
 
-Source: the published files and circuit-tracer 0.5's reading of them. w_enc is [d, F];
-`affine_skip_connection` is [d_in, d_out]. Places are sides of Hugging Face modules. A cross-layer
-transcoder is a file a layer, `params_layer_{i}.safetensors`, whose w_dec [F, L, d] has a slot for
-every layer of the model; those below its own are zero.
+Source: the published files as SAELens 6 and circuit-tracer 0.5 read them. w_enc is [d, F];
+`affine_skip_connection` is [d_in, d_out]. Places are sides of Hugging Face modules. A file of its
+cross-layer transcoders is one layer, whose w_dec [F, L, d] has a slot for every layer of the model;
+no slot below the layer that is read is used.
 """
 
 import json
@@ -83,13 +83,40 @@ def parts_of(tensors: Fields) -> Parts:
     """
     encoder = tensors.matrix("w_enc", None, None)
     width, num_features = encoder.shape
-    skip: Tensor | None = tensors.maybe(_SKIP)
+    skip: Tensor | None = None
+    if _SKIP in tensors.values:
+        skip = tensors.matrix(_SKIP, width, width)
     parts = Parts(
         W_enc=encoder.T,
         b_enc=tensors.matrix("b_enc", num_features),
         W_dec=tensors.matrix("w_dec", num_features, width),
         b_dec=tensors.matrix("b_dec", width),
         W_skip=None if skip is None else skip.T,
+        activation=JumpReLU(tensors.matrix("threshold", num_features)),
+    )
+    tensors.check_empty()
+    return parts
+
+
+def cross_layer_parts_of(tensors: Fields, layer: int, n_layers: int) -> Parts:
+    """The parts of one layer of a cross-layer transcoder.
+
+    Raises:
+        CheckpointError: not of this format.
+        DictionaryError: it has a skip path.
+    """
+    if _SKIP in tensors.values:
+        raise DictionaryError(
+            f"{tensors.path} has an affine skip connection; pellucid's cross-layer transcoders "
+            "have no skip path, and without it they are another function"
+        )
+    encoder = tensors.matrix("w_enc", None, None)
+    width, num_features = encoder.shape
+    parts = Parts(
+        W_enc=encoder.T,
+        b_enc=tensors.matrix("b_enc", num_features),
+        W_dec=tensors.matrix("w_dec", num_features, n_layers, width)[:, layer:],
+        b_dec=tensors.matrix("b_dec", width),
         activation=JumpReLU(tensors.matrix("threshold", num_features)),
     )
     tensors.check_empty()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pellucid.core.errors import CheckpointError, DictionaryError
@@ -199,6 +200,36 @@ def test_what_does_not_fit_the_second_is_refused(
     write_second(tmp_path, skip=False, **changes)
     with pytest.raises(error, match=message):
         load_dictionaries(tmp_path)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_cross_layer_transcoder_of_the_second(skip: bool, tmp_path: Path) -> None:
+    """Listed by circuit-tracer's configuration: w_dec has a slot for every layer of the model."""
+    layers, names = 3, []
+    for layer in range(layers):
+        tensors = {
+            "w_enc": draw(D_MODEL, F, seed=layer),
+            "w_dec": draw(F, layers, D_MODEL, seed=layer),
+            "b_enc": draw(F, seed=layer),
+            "b_dec": draw(D_MODEL, seed=layer),
+            "threshold": draw(F, seed=layer + 9).abs(),
+        }
+        if skip:
+            tensors["affine_skip_connection"] = draw(D_MODEL, D_MODEL)
+        names.append(f"params_layer_{layer}.safetensors")
+        save_file(tensors, tmp_path / names[-1])
+    (tmp_path / "config.yaml").write_text(
+        "model_kind: cross_layer_transcoder\nmodel_name: a\nfeature_input_hook: mlp.hook_in\n"
+        f"feature_output_hook: hook_mlp_out\ntranscoders: [{', '.join(names)}]\n"
+    )
+    if skip:
+        with pytest.raises(DictionaryError, match="cross-layer transcoders have no skip path"):
+            load_dictionaries(tmp_path)
+        return
+    loaded = load_dictionaries(tmp_path)
+    assert [len(loaded[layer].write_sites) for layer in range(3)] == [3, 2, 1]
+    assert torch.equal(loaded[1].W_dec, draw(F, layers, D_MODEL, seed=1)[:, 1:])
+    assert torch.equal(loaded[2].W_enc, draw(D_MODEL, F, seed=2).T)
 
 
 def test_what_neither_has_is_refused(

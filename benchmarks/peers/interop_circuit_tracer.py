@@ -55,7 +55,8 @@ def read(home: Path, case: Case, x: Tensor) -> Tensor:
     )
     if config.get("activation") == "topk":
         for transcoder in loaded:
-            transcoder.activation_function = TopK(config["k"])
+            if not isinstance(transcoder.activation_function, TopK):
+                transcoder.activation_function = TopK(config["k"])
     return output(loaded, x)
 
 

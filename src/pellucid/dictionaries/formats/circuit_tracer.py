@@ -167,7 +167,7 @@ def _activation(tensors: Fields, config: dict[str, Any], num_features: int) -> A
     name = config.get("activation")
     if name == "topk":
         return SignedTopK(Fields(tensors.path.with_name(CONFIG), config).count("k"))
-    if name not in (None, "relu", "jump_relu", "jumprelu"):
+    if name not in (None, "relu"):
         raise DictionaryError(
             f"{tensors.path.with_name(CONFIG)} has the activation {name!r}; this format has relu "
             "and topk"

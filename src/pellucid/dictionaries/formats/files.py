@@ -5,6 +5,7 @@ tensors alone. Every tensor is floating point and finite.
 """
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -174,6 +175,10 @@ class Fields:
             CheckpointError: it is missing or has another shape.
         """
         tensor = self.take(name)
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{self.path} has {name} of {tensor.dtype}; it should be of floating point"
+            )
         fits = len(shape) == tensor.ndim and all(
             wanted in (None, size) for wanted, size in zip(shape, tensor.shape, strict=True)
         )
@@ -199,14 +204,16 @@ class Fields:
 
 
 def folders_with(folder: Path, *names: str) -> list[Path]:
-    """`folder` or the folders below it that hold files of all these names, in natural order."""
-    if all((folder / name).is_file() for name in names):
-        return [folder]
-    found = {path.parent for path in folder.rglob(names[0]) if path.is_file()}
-    deep = [path for path in found if len(path.relative_to(folder).parts) <= _DEEPEST]
-    return sorted(
-        (path for path in deep if all((path / name).is_file() for name in names)), key=natural
-    )
+    """`folder`, or those at most four below it, with files of all these names; natural order."""
+    found = []
+    for path, inner, _ in os.walk(folder):
+        home = Path(path)
+        if all((home / name).is_file() for name in names):
+            found.append(home)
+            inner.clear()
+        elif len(home.relative_to(folder).parts) >= _DEEPEST:
+            inner.clear()
+    return sorted(found, key=natural)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:

@@ -145,6 +145,8 @@ class Parts:
 
     def _of_affine(self, scale: Float[Tensor, " d"], shift: Float[Tensor, " d"] | None) -> "Parts":
         """The same function of z, where these read x = z * scale + shift."""
+        device = self.W_enc.device
+        scale, shift = scale.to(device), None if shift is None else shift.to(device)
         b_enc, b_dec = self.b_enc.double(), self.b_dec.double()
         if shift is not None:
             b_enc = b_enc + self.W_enc.double() @ shift

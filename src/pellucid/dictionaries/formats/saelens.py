@@ -45,6 +45,7 @@ _TRANSCODERS = (
     *("transcoder", "skip_transcoder"),
     *("jumprelu_transcoder", "jumprelu_skip_transcoder"),
 )
+_REWRITES = ("center_writing_weights", "fold_ln")
 _WHY_NOT = {
     "batchtopk": "whose selection depends on the batch; save it for inference, as JumpReLU",
     "matryoshka_batchtopk": "whose selection depends on the batch; save it for inference",
@@ -117,9 +118,11 @@ def _read(home: Path, config: Fields, places: Fields, host: HostModel | None) ->
         raise DictionaryError(
             f"{config.path} is about one attention head; pellucid's dictionaries read whole sites"
         )
-    _check_plain(config)
+    _check_unprocessed(places)
     transcodes = architecture in _TRANSCODERS
-    parts = _scaled(config, _parts(architecture, tensors, config), transcodes)
+    parts = _parts(architecture, tensors, config)
+    if _is_scaled(config):
+        parts = _scaled(config, parts, transcodes)
     tensors.check_empty()
     read, write = _hooks(places, host)
     if not transcodes:
@@ -154,26 +157,41 @@ def _architecture(config: Fields) -> str:
     return architecture
 
 
-def _check_plain(config: Fields) -> None:
-    """Refuse what acts on each token in a way no weight can hold."""
-    normalisation = config.maybe("normalize_activations")
-    if normalisation == "expected_average_only_in" or normalisation is True:
-        config.values["scaled"] = True
-    elif normalisation not in (None, False, "none"):
-        raise DictionaryError(
-            f"{config.path} normalises each token ({normalisation!r}), which no weight can hold; "
-            "pellucid cannot represent it"
-        )
+def _is_scaled(config: Fields) -> bool:
+    """Whether inputs are multiplied by one factor; what no weight can hold is refused."""
     if config.maybe("reshape_activations", "none") not in ("none", None):
         raise DictionaryError(
             f"{config.path} reads all attention heads as one vector; pellucid has no such site"
         )
+    normalisation = config.maybe("normalize_activations")
+    if normalisation in (None, False, "none"):
+        return False
+    if normalisation in (True, "expected_average_only_in"):
+        return True
+    raise DictionaryError(
+        f"{config.path} normalises each token ({normalisation!r}), which no weight can hold; "
+        "pellucid cannot represent it"
+    )
+
+
+def _check_unprocessed(places: Fields) -> None:
+    """Refuse dictionaries of a model whose weights were rewritten on loading.
+
+    TransformerLens can centre what is written to the residual and fold gains into later weights;
+    what is read there then is not what the model of Hugging Face has at that place.
+    """
+    options = places.maybe("model_from_pretrained_kwargs")
+    given = options if isinstance(options, dict) else {}
+    rewritten = [name for name in _REWRITES if given.get(name)]
+    if rewritten:
+        raise DictionaryError(
+            f"{places.path} is of a model loaded with {' and '.join(rewritten)}, whose residual "
+            "stream is not that of the model as it was published; pellucid has no such site"
+        )
 
 
 def _scaled(config: Fields, parts: Parts, transcodes: bool) -> Parts:
-    """Fold in the one factor that inputs were multiplied by, if there is one."""
-    if not config.maybe("scaled", False):
-        return parts
+    """Fold in the one factor that inputs were multiplied by."""
     factor = config.maybe("norm_scaling_factor")
     if not isinstance(factor, int | float) or factor <= 0 or transcodes:
         raise DictionaryError(

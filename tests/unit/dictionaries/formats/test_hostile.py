@@ -29,6 +29,7 @@ DAMAGE: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {
     "infinite": lambda t: torch.full_like(t, torch.inf),
     "empty": lambda t: t[:0].contiguous(),
     "yes or no": lambda t: t > 0,
+    "whole": lambda t: t.to(torch.int32),
 }
 
 

@@ -155,6 +155,11 @@ def test_a_folder_of_folders_is_a_set(tmp_path: Path) -> None:
         ("standard", {"reshape_activations": "hook_z"}, "all attention heads as one vector"),
         ("standard", {"activation_fn": "tanh-relu"}, "the activation 'tanh-relu'"),
         ("transcoder", {"apply_b_dec_to_input": True}, "SAELens itself refuses"),
+        (
+            "standard",
+            {"metadata": {"model_from_pretrained_kwargs": {"center_writing_weights": True}}},
+            "loaded with center_writing_weights, whose residual stream is not that of",
+        ),
         ("standard", {"metadata": {"hook_head_index": 3}}, "about one attention head"),
         ("standard", {"metadata": {"hook_name": "blocks.2.attn.hook_z"}}, "is no site of pellucid"),
         ("standard", {"metadata": {"hook_name": BEFORE_GAIN}}, "has no such site"),

@@ -77,7 +77,6 @@ def make_clt(home: Path, case: Case, x: Tensor) -> Tensor:
         expansion_factor=FEATURES / WIDTH,
         act_fn=case.activation,
         top_k=K,
-        sparsity_include_decoder_norm=False,
         hook_points_in=[f"blocks.{layer}.hook_resid_mid" for layer in range(LAYERS)],
         hook_points_out=[f"blocks.{layer}.hook_mlp_out" for layer in range(LAYERS)],
         dtype=torch.float32,

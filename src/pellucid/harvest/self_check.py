@@ -15,7 +15,7 @@ from torch import Tensor
 from pellucid.core.errors import DictionaryError
 from pellucid.core.types import AnySite
 from pellucid.dictionaries.clt import CrossLayerTranscoder
-from pellucid.dictionaries.dictionary_set import DictionarySet
+from pellucid.dictionaries.dictionary_set import MODEL_PARENT, DictionarySet
 from pellucid.harvest.fidelity import LayerFidelity, measure_dictionaries
 from pellucid.harvest.live import ActivationStream
 from pellucid.harvest.rows import TokenRows
@@ -86,14 +86,15 @@ def check_fidelity(
         seed: of the specimen's corpus.
 
     Returns:
-        What was measured, by layer; nothing where nothing is recorded.
+        What was measured, by layer; nothing where nothing is recorded, or it was on the model that
+        this one is a small update of.
 
     Raises:
         DictionaryError: a layer is far from what is recorded; the likely cause is named.
         DataError: the text cannot be read.
     """
     known = recorded_figures(dictionaries)
-    if not known:
+    if not known or not _made_on(dictionaries, model):
         return []
     dictionaries.check_model(model, every_layer=False)
     chosen = {layer: dictionaries[layer] for layer in known}
@@ -103,6 +104,13 @@ def check_fidelity(
     for found in measured:
         _compare(dictionaries, found, known[found.layer], tokens)
     return measured
+
+
+def _made_on(dictionaries: DictionarySet, model: LanguageModel) -> bool:
+    """Whether the figures recorded are of this very model, as far as is known."""
+    parents = dictionaries.manifest.parents if dictionaries.manifest else {}
+    recorded = parents.get(MODEL_PARENT)
+    return recorded is None or recorded != model.finetuned_from
 
 
 def read_inputs(

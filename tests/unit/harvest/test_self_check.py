@@ -89,6 +89,13 @@ def test_nothing_is_measured_where_nothing_is_recorded(
     assert check_fidelity(clt, specimen, "specimen") == []  # its layers have no FVU alone
 
 
+def test_figures_of_the_model_before_an_update_are_not_compared(
+    transcoders: DictionarySet,
+) -> None:
+    updated = load_model("specimen:planted-strict-or")
+    assert check_fidelity(transcoders, updated, "specimen", tokens=256) == []
+
+
 def test_the_limit_grows_with_what_is_recorded() -> None:
     assert Recorded(fvu=0.0, l0=1).most_fvu == pytest.approx(0.1)
     assert Recorded(fvu=0.3, l0=1).most_fvu == pytest.approx(0.7)

@@ -12,7 +12,8 @@ from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 ALSO = tuple(
-    PAGE.with_name(f"{name}.md") for name in ("watching", "verification", "repair", "quality")
+    PAGE.with_name(f"{name}.md")
+    for name in ("watching", "verification", "repair", "quality", "interchange")
 )
 """Other pages with tables of their own."""
 RESULTS = Path(__file__).parent / "results"
@@ -629,6 +630,23 @@ def spanned(row: Record) -> str:
     return f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
 
+def interop(result: Record) -> str:
+    """Largest difference of outputs, a row a format, kind and activation, a column a direction."""
+    cells = {(cell["case"], cell["direction"]): cell for cell in result["cells"]}
+    rows = []
+    for name in dict.fromkeys(cell["case"] for cell in result["cells"]):
+        both = [cells.get((name, direction)) for direction in ("they read ours", "we read theirs")]
+        peer = next(f"{cell['peer']} {cell['version']}" for cell in both if cell)
+        rows.append([*name.split("--"), peer, *(_interop_cell(cell) for cell in both)])
+    return markdown("format, kind, activation, peer, they read ours, we read theirs", rows)
+
+
+def _interop_cell(cell: Record | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell['max_abs_diff']:.1e}" if "max_abs_diff" in cell else cell["error"]
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -661,6 +679,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "specimen_features": ("specimen_features.json", specimen_features),
     "concepts": ("specimen_features.json", concepts),
     "verification_cost": ("verification_cost.json", verification_cost),
+    "interop": ("interop.json", interop),
 }
 
 

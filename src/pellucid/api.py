@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from pellucid.dictionaries.checkpoint import load_dictionaries as read_dictionaries
 from pellucid.dictionaries.dictionary_set import DictionarySet
+from pellucid.dictionaries.formats.load import load_dictionaries as read_dictionaries
 from pellucid.models.load import load_model as read_model
 from pellucid.models.model import LanguageModel
 from pellucid.specimen.packaged import model_path, transcoders_path
@@ -69,19 +69,21 @@ def load_dictionaries(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     lazy: bool = False,
+    model: LanguageModel | None = None,
 ) -> DictionarySet:
-    """The dictionaries that `train` wrote, checked against their manifest.
+    """Dictionaries that `train` wrote, or those of another tool (docs/interchange.md).
 
     Args:
         source: a folder, a hub id, or "specimen" for the packaged transcoders.
         device: where to put them.
         dtype: of their parameters.
         lazy: leave them in their files; see `pellucid.dictionaries.checkpoint`.
+        model: the model they belong to; some formats say where they read and write only with it.
 
     Raises:
-        CheckpointError: missing, truncated or altered.
-        DictionaryError: tensors that do not fit each other.
+        CheckpointError: missing, truncated or altered, or in no format that pellucid knows.
+        DictionaryError: tensors that do not fit each other, or what pellucid cannot represent.
     """
     if isinstance(source, str) and source == SPECIMEN:
         source = transcoders_path()
-    return read_dictionaries(source, device=device, dtype=dtype, lazy=lazy)
+    return read_dictionaries(source, device=device, dtype=dtype, lazy=lazy, model=model)

@@ -8,6 +8,7 @@ from arch.source import called_names, imported_modules, length, modules
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 60
 HOOKS = "models/taps.py"
+FOREIGN_FILES = "dictionaries/formats/files.py"
 
 
 def test_there_is_source_to_check() -> None:
@@ -25,13 +26,24 @@ def test_hooks_are_registered_in_one_module() -> None:
 
 def test_nothing_is_unpickled_and_no_foreign_code_is_run() -> None:
     libraries = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-    calls = {"torch.load", "torch.save", "torch.hub.load", "eval", "exec"}
+    calls = {"torch.save", "torch.hub.load", "eval", "exec"}
     for path, tree in modules().items():
         assert not imported_modules(tree) & libraries, path
         assert not called_names(tree) & calls, path
         for keyword in (node for node in ast.walk(tree) if isinstance(node, ast.keyword)):
             if keyword.arg in ("trust_remote_code", "allow_pickle"):
                 assert ast.unparse(keyword.value) == "False", path
+
+
+def test_a_foreign_pickle_is_loaded_as_tensors_alone_and_in_one_module() -> None:
+    loads = [
+        (path, ast.unparse(node))
+        for path, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert [path for path, _ in loads] == [FOREIGN_FILES]
+    assert all("weights_only=True" in call for _, call in loads)
 
 
 def test_only_the_command_line_prints_or_exits() -> None:

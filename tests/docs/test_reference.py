@@ -14,6 +14,7 @@ from pellucid.core import errors
 from pellucid.core.registry import Registry
 from pellucid.dictionaries.activations import ACTIVATIONS
 from pellucid.dictionaries.checkpoint import DICTIONARIES
+from pellucid.dictionaries.formats.registry import FORMATS
 from pellucid.models.families import FAMILIES
 from pellucid.training import TrainingStoppedError
 from pellucid.training.tracking import TRACKERS
@@ -84,7 +85,7 @@ def test_every_error_is_explained() -> None:
 def test_every_registered_name_is_documented() -> None:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     registries: list[Registry[Any]] = [
-        *(ACTIVATIONS, DICTIONARIES, FAMILIES, TRACKERS),
+        *(ACTIVATIONS, DICTIONARIES, FAMILIES, FORMATS, TRACKERS),
         *(CALIBRATION, CALIBRATORS, ESTIMATORS, SEPARATION),
     ]
     for registry in registries:

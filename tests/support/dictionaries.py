@@ -11,7 +11,6 @@ from pellucid.dictionaries import (
     Dictionary,
     JumpReLU,
     ReLU,
-    TopK,
 )
 
 KINDS = ["sae", "transcoder", "skip-transcoder", "clt"]
@@ -20,8 +19,8 @@ ACTIVATION_NAMES = list(ACTIVATIONS)
 
 
 def random_activation(name: str, num_features: int, generator: torch.Generator) -> Activation:
-    if name == "topk":
-        return TopK(min(5, num_features))
+    if name in ("topk", "signed-topk"):
+        return ACTIVATIONS[name](k=min(5, num_features))
     return ReLU() if name == "relu" else JumpReLU(torch.rand(num_features, generator=generator))
 
 

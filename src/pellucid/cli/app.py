@@ -6,6 +6,7 @@ import typer
 from typer.main import get_command
 
 from pellucid.cli import (
+    convert,
     demo,
     evaluate,
     intervene,
@@ -51,6 +52,7 @@ def build() -> Any:
     app.command("demo")(verb(demo.demo))
     app.command("train")(verb(train.train))
     app.command("eval")(verb(evaluate.evaluate))
+    app.command("convert")(verb(convert.convert))
     app.command("trace")(verb(trace.trace))
     app.command("intervene")(verb(intervene.intervene))
     app.command("steer")(verb(steer.steer))

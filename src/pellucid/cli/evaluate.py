@@ -9,6 +9,14 @@ import typer
 from pellucid.cli import options
 from pellucid.cli.run import Run
 
+SelfCheck = Annotated[
+    bool,
+    typer.Option(
+        "--self-check/--no-self-check",
+        help="First compare FVU and L0 on a few tokens with those recorded, if any are.",
+    ),
+]
+
 
 def evaluate(
     run: Run,
@@ -31,12 +39,14 @@ def evaluate(
             help="Draw how often features fire, by layer, as .svg or .png.",
         ),
     ] = None,
+    self_check: SelfCheck = True,
 ) -> None:
     """Measure how far dictionaries stand in for the model.
 
     Fidelity by layer, and predictions with the MLPs replaced, on held-out text, beside four
     baselines: zero ablation, mean ablation, a linear map and a random dictionary. On the specimen
-    its tasks are measured too.
+    its tasks are measured too. Where the dictionaries' own figures are recorded, a few tokens are
+    compared with them first: a dictionary read at a wrong site is refused.
     """
     from pellucid import api
     from pellucid.cli.tables import (
@@ -49,18 +59,21 @@ def evaluate(
     from pellucid.core.pictures import check_picture, save_picture
     from pellucid.evaluation import evaluate as measure
     from pellucid.evaluation.draw import density_picture
+    from pellucid.harvest.self_check import check_fidelity
 
     if plot is not None:
         check_picture(plot)
-
     started = time.perf_counter()
     dictionaries = options.or_specimen(dictionaries, model, "--dictionaries")
     data = options.or_specimen(data, model, "--data")
     loaded = api.load_model(model, device=run.device)
+    own = api.load_dictionaries(dictionaries, device=run.device, model=loaded)
+    if self_check:
+        check_fidelity(own, loaded, data, seed=run.seed)
     with run.stages() as on_progress:
         evaluation = measure(
             loaded,
-            api.load_dictionaries(dictionaries, device=run.device),
+            own,
             data,
             tokens=tokens,
             seed=run.seed,

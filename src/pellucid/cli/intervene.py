@@ -103,12 +103,12 @@ def intervene(
     if not edits:
         raise ConfigError("there is no intervention; give --file, --clamp, --ablate or --at")
     loaded = api.load_model(model, device=run.device)
-    set_of = _dictionaries(run, model, dictionaries, edits)
+    set_of = _dictionaries(run, (model, loaded), dictionaries, edits)
     record, shown = _edited(run, loaded, prompts, edits, set_of, (generate, compare, draws))
     run.report(record | {"seconds": time.perf_counter() - started}, *shown)
 
 
-def _dictionaries(run: Run, model: str, name: str | None, edits: list[Any]) -> Any:
+def _dictionaries(run: Run, model: tuple[str, Any], name: str | None, edits: list[Any]) -> Any:
     """The dictionaries, where an edit or a gate names a feature."""
     from pellucid import api
     from pellucid.core.places import FeatureSite
@@ -116,8 +116,8 @@ def _dictionaries(run: Run, model: str, name: str | None, edits: list[Any]) -> A
     places = [each.site for each in edits] + [each.gate.site for each in edits if each.gate]
     if name is None and not any(isinstance(place, FeatureSite) for place in places):
         return None
-    name = options.or_specimen(name, model, "--dictionaries")
-    return api.load_dictionaries(name, device=run.device)
+    name = options.or_specimen(name, model[0], "--dictionaries")
+    return api.load_dictionaries(name, device=run.device, model=model[1])
 
 
 def _edited(

@@ -135,6 +135,10 @@ def _compared(run: Run, plan: Plan, subject: Subject) -> list[tuple[str, "Attrib
     graphs = []
     for name in plan.compare:
         run.remark(f"tracing with {name}")
-        other = None if name == NEURONS else api.load_dictionaries(name, device=run.device)
+        other = (
+            None
+            if name == NEURONS
+            else api.load_dictionaries(name, device=run.device, model=subject.model)
+        )
         graphs.append((name, subject.traced(subject.prompt, other, seed=run.seed)))
     return graphs

@@ -212,7 +212,9 @@ def _workflow(
         dictionaries = options.SPECIMEN
     loaded = api.load_model(model, device=run.device)
     features = (
-        None if dictionaries is None else api.load_dictionaries(dictionaries, device=run.device)
+        None
+        if dictionaries is None
+        else api.load_dictionaries(dictionaries, device=run.device, model=loaded)
     )
     return Workflow(out, loaded, features, seed=run.seed, progress=on_progress)
 

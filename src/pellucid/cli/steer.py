@@ -58,7 +58,9 @@ def steer(
     source.check()
     asked = texts(prompts)
     loaded = api.load_model(model, device=run.device)
-    found = made_vector(loaded, source, asked, partial(_dictionaries, run, model, dictionaries))
+    found = made_vector(
+        loaded, source, asked, partial(_dictionaries, run, loaded, model, dictionaries)
+    )
     found = found.at(wheres(tokens))
     act, condition = _conditional(loaded, found, when, unless)
     text = options.SPECIMEN if data is None and model == options.SPECIMEN else data
@@ -192,11 +194,11 @@ def _read(folder: Path) -> "SteeringVector":
     return load_vector(folder)
 
 
-def _dictionaries(run: Run, model: str, name: str | None) -> Any:
+def _dictionaries(run: Run, loaded: "LanguageModel", model: str, name: str | None) -> Any:
     from pellucid import api
 
     chosen = options.or_specimen(name, model, "--dictionaries")
-    return api.load_dictionaries(chosen, device=run.device)
+    return api.load_dictionaries(chosen, device=run.device, model=loaded)
 
 
 def _numbers(text: str) -> list[float]:

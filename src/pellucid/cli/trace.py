@@ -103,7 +103,7 @@ def _load(run: Run, model: str, dictionaries: str | None, *, lazy: bool) -> tupl
     loaded = api.load_model(model, device=run.device)
     if name == given.NEURONS:
         return loaded, None
-    return loaded, api.load_dictionaries(name, device=run.device, lazy=lazy)
+    return loaded, api.load_dictionaries(name, device=run.device, lazy=lazy, model=loaded)
 
 
 def _alone(option: str, others: dict[str, Any]) -> str:

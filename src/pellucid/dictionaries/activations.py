@@ -1,8 +1,9 @@
 """Activations: from dense pre-activations [N, F] to sparse codes.
 
-TopK:     the k largest of max(pre, 0) at each token (Gao et al. 2024; EleutherAI sparsify).
-ReLU:     max(pre, 0), as many as there are.
-JumpReLU: pre where pre > threshold, else 0, one threshold a feature (Rajamanoharan et al. 2024).
+TopK:       the k largest of max(pre, 0) at each token (Gao et al. 2024; EleutherAI sparsify).
+SignedTopK: the k largest of pre at each token, negative ones too (circuit-tracer's TopK).
+ReLU:       max(pre, 0), as many as there are.
+JumpReLU:   pre where pre > threshold, else 0, one threshold a feature (Rajamanoharan et al. 2024).
 """
 
 from abc import ABC, abstractmethod
@@ -79,10 +80,43 @@ class TopK(Activation):
 
     def check(self, num_features: int) -> None:
         """k must not exceed the number of features."""
-        if self.k > num_features:
-            raise DictionaryError(
-                f"k is {self.k} but there are only {num_features} features; lower k or add features"
-            )
+        _check_k(self.k, num_features)
+
+    def settings(self) -> dict[str, Any]:
+        """Its k."""
+        return {"k": self.k}
+
+
+@final
+class SignedTopK(Activation):
+    """The k largest pre-activations at each token, whatever their sign.
+
+    What dictionaries made for circuit-tracer mean by TopK; where at least k pre-activations are
+    positive it is `TopK`.
+
+    Args:
+        k: features kept a token.
+
+    Raises:
+        DictionaryError: k < 1.
+    """
+
+    name = "signed-topk"
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        if k < 1:
+            raise DictionaryError(f"k is {k}; keep at least one feature a token")
+        self.k = k
+
+    def forward(self, pre: Float[Tensor, "N F"]) -> SparseCodes:
+        """Codes with exactly k stored entries."""
+        values, indices = torch.topk(pre, self.k, dim=1, sorted=False)
+        return SparseCodes(values, indices, pre.shape[1])
+
+    def check(self, num_features: int) -> None:
+        """k must not exceed the number of features."""
+        _check_k(self.k, num_features)
 
     def settings(self) -> dict[str, Any]:
         """Its k."""
@@ -151,8 +185,15 @@ class JumpReLU(Activation):
 
 
 ACTIVATIONS: Registry[type[Activation]] = Registry(
-    "activation", {cls.name: cls for cls in (TopK, ReLU, JumpReLU)}
+    "activation", {cls.name: cls for cls in (TopK, SignedTopK, ReLU, JumpReLU)}
 )
+
+
+def _check_k(k: int, num_features: int) -> None:
+    if k > num_features:
+        raise DictionaryError(
+            f"k is {k} but there are only {num_features} features; lower k or add features"
+        )
 
 
 def pack_active(pre: Float[Tensor, "N F"], active: Bool[Tensor, "N F"]) -> SparseCodes:

@@ -6,7 +6,6 @@ circuit-tracer's transcoder sets (a cross-layer transcoder's W_dec is [F, slots,
 activation and sites of each layer are in the manifest.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ ARTIFACT_KIND = "dictionaries"
 DICTIONARIES: Registry[type[Dictionary]] = Registry(
     "dictionary kind", {cls.kind: cls for cls in (Transcoder, SAE, CrossLayerTranscoder)}
 )
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def save_dictionaries(
@@ -89,13 +87,13 @@ def load_dictionaries(
     dtype: torch.dtype = torch.float32,
     lazy: bool = False,
 ) -> DictionarySet:
-    """Load a dictionary set from a folder or from the Hugging Face hub ("owner/name").
+    """Load a dictionary set that `save_dictionaries` wrote (see `formats.load` for any other).
 
     Every file is verified against the manifest's checksum. The caller checks that the set belongs
     to its model: `DictionarySet.check_model`.
 
     Args:
-        source: the folder or hub id.
+        source: the folder.
         device: where to put the parameters.
         dtype: of the parameters, and of everything computed with them.
         lazy: leave the parameters in the files, in the dtype they are stored in: they are mapped
@@ -110,7 +108,8 @@ def load_dictionaries(
     """
     if lazy and torch.device(device).type != "cpu":
         raise ConfigError(f"lazy dictionaries stay in their files, on the CPU; device is {device}")
-    folder = _find(source)
+    folder = Path(source)
+    recover_directory(folder)
     manifest = read_manifest(folder, kind=ARTIFACT_KIND)
     try:
         layers = {int(layer): spec for layer, spec in manifest.config["layers"].items()}
@@ -165,11 +164,16 @@ def _load_layer(folder: Path, layer: int, spec: Mapping[str, Any]) -> Dictionary
             f"{path} does not hold a dictionary as {MANIFEST_NAME} describes it ({error}); restore "
             "it from a copy or save it again"
         ) from error
-    _check_finite(path, dictionary.tensors())
+    check_finite(path, dictionary.tensors())
     return dictionary
 
 
-def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors with a value that is not finite.
+
+    Raises:
+        CheckpointError: names the tensor.
+    """
     for name, tensor in tensors.items():
         low, high = tensor.aminmax()  # passes NaN on, and needs no temporary of the tensor's size
         if not (low.isfinite() and high.isfinite()):
@@ -177,24 +181,3 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
                 f"{path} has a value in {name} that is not finite; the training diverged or the "
                 "stored dtype overflowed: load an earlier checkpoint or save in float32"
             )
-
-
-def _find(source: str | Path) -> Path:
-    """The local folder of a source, downloaded first if it names a repository of the hub."""
-    folder = Path(source)
-    recover_directory(folder)
-    if folder.is_dir():
-        return folder
-    if isinstance(source, Path) or not _HUB_ID.fullmatch(source):
-        raise CheckpointError(
-            f"there is no folder {str(source)!r}; give a folder of dictionaries or a hub id"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=[MANIFEST_NAME, "*.safetensors"]))
-    except Exception as error:  # the client raises errors of four libraries
-        raise CheckpointError(
-            f"there is no folder {source!r} and the hub gives no such repository "
-            f"({type(error).__name__}); check the name and the connection"
-        ) from error

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.core.errors import ConfigError, DictionaryError
-from pellucid.dictionaries import ACTIVATIONS, JumpReLU, ReLU, TopK
+from pellucid.dictionaries import ACTIVATIONS, JumpReLU, ReLU, SignedTopK, TopK
 
 
 def _pre(n: int, num_features: int, seed: int) -> torch.Tensor:
@@ -67,5 +67,13 @@ def test_k_below_one_is_refused() -> None:
 
 
 def test_an_unknown_activation_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="'gelu'; use one of topk, relu, jumprelu"):
+    with pytest.raises(ConfigError, match="'gelu'; use one of topk, signed-topk, relu, jumprelu"):
         ACTIVATIONS["gelu"]
+
+
+def test_signed_topk_keeps_the_largest_whatever_their_sign() -> None:
+    pre = torch.tensor([[-3.0, -1.0, -2.0, 5.0], [-1.0, -2.0, -3.0, -4.0], [4.0, 3.0, 2.0, 1.0]])
+    expected = [[0.0, -1.0, 0.0, 5.0], [-1.0, -2.0, 0.0, 0.0], [4.0, 3.0, 0.0, 0.0]]
+    assert SignedTopK(2)(pre).dense().tolist() == expected
+    with pytest.raises(DictionaryError, match="k is 0"):
+        SignedTopK(0)

@@ -150,7 +150,7 @@ def test_a_value_that_is_not_finite_is_refused(saved: Path) -> None:
 def test_a_wrong_path_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no folder"):
         load_dictionaries(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="has no manifest"):
+    with pytest.raises(CheckpointError, match="no format that pellucid knows"):
         load_dictionaries(tmp_path)
 
 

@@ -86,7 +86,8 @@ def collect(
     )
     sampling = Sampling(strict=not full, right_share=right_share, seed=run.seed)
     loaded = load_model(model, device=run.device)
-    reader = Reader(loaded, load_dictionaries(dictionaries or model, device=run.device), wanted)
+    own = load_dictionaries(dictionaries or model, device=run.device, model=loaded)
+    reader = Reader(loaded, own, wanted)
     with ranks() as share:
         with run.counter("chains read") as on_progress:
             counts = read_chains(

@@ -118,7 +118,7 @@ class _Readers:
         if self._kept is None or self._kept[0] != source:
             name = self.model if source == PLAIN else f"{self.model}:{source.replace(':', '-')}"
             loaded = load_model(name, device=self.device)
-            own = load_dictionaries(self.dictionaries, device=self.device)
+            own = load_dictionaries(self.dictionaries, device=self.device, model=loaded)
             self._kept = source, Reader(loaded, own)
         return self._kept[1]
 

@@ -117,7 +117,7 @@ def repair(
     name = options.or_specimen(dictionaries, model, "--dictionaries")
     loaded = api.load_model(model, device=run.device)
     fitted = load_verifier(verifier, model_fingerprint=loaded.fingerprint(), any_model=any_model)
-    features = api.load_dictionaries(name, device=run.device)
+    features = api.load_dictionaries(name, device=run.device, model=loaded)
     judge = VerifierJudge(loaded, features, fitted, threshold)
     mender = Mender(loaded, features, judge, Usual.of(load_steps(steps)), tries=limits)
     kept = _chains(mender, chains, (grammar, bounds, questions, temperature, run.seed))

@@ -121,7 +121,8 @@ def watch(
     name = options.or_specimen(dictionaries, model, "--dictionaries")
     loaded = api.load_model(model, device=run.device)
     fitted = load_verifier(verifier, model_fingerprint=loaded.fingerprint(), any_model=any_model)
-    watcher = Watcher(loaded, api.load_dictionaries(name, device=run.device), fitted, settings)
+    own = api.load_dictionaries(name, device=run.device, model=loaded)
+    watcher = Watcher(loaded, own, fitted, settings)
     steps = []
     for step in watcher.watch(prompt):
         steps.append(step)

@@ -145,9 +145,7 @@ def shown(result: Record) -> Iterator[str]:
     yield f"live {result['rates']['live']['tokens_a_cpu_s']:,.0f} tokens a CPU second"
     for dtype, row in result["rates"]["stored"].items():
         figures = result["fvu"][dtype]
-        costs = [
-            figure - exact for figure, exact in zip(figures, result["fvu"]["float32"], strict=True)
-        ]
+        exact = fmean(result["fvu"]["float32"])
         yield (
             f"{dtype}: {row['bytes_a_token']} B a token, "
             + ", ".join(
@@ -176,8 +174,8 @@ def main() -> None:
             "hardware": hardware(),
             "versions": versions(["torch", "safetensors", "transformers"]),
         }
-    print("\n".join(shown(result)))
     write_text(RESULTS, json.dumps(result, indent=1) + "\n")
+    print("\n".join(shown(result)))
 
 
 if __name__ == "__main__":

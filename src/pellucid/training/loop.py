@@ -142,7 +142,7 @@ def train(
         held_out_tokens: how many tokens of held-out text to measure on at the end.
         store_dtype: what the finished dictionaries are stored as; float16 halves their size.
         on_progress: called after every step.
-        on_cache: told how many tokens of how many are in the cache, while it is verified and made.
+        on_cache: told how many tokens of how many are in the cache, while it is made.
         settings: fields of `TrainConfig`, where `config` is not given.
 
     Raises:

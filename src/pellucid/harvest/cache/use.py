@@ -33,7 +33,7 @@ def through_cache(
             must be of it, if it is given.
         order: "text" gives what `live` gives; "shuffled" mixes the whole cache.
         seed: of the shuffled order.
-        on_progress: told how many tokens of how many are verified, and then stored.
+        on_progress: told how many tokens are stored, and how many have to be.
 
     Raises:
         ConfigError: unknown order or dtype, or a cache of something else.

@@ -8,12 +8,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 ALSO = tuple(
     PAGE.with_name(f"{name}.md")
-    for name in ("watching", "verification", "repair", "quality", "interchange")
+    for name in ("watching", "verification", "repair", "quality", "interchange", "cache")
 )
 """Other pages with tables of their own."""
 RESULTS = Path(__file__).parent / "results"
@@ -207,6 +208,25 @@ def _steps_row(mine: list[Record], steps: int) -> list[str]:
         f"{sum(chain['same_nodes'] for chain in mine)} of {graphs}",
         f"{max(chain['max_edge_difference'] for chain in mine):.0e}",
     ]
+
+
+def cache(result: Record) -> str:
+    """What a cache costs by what it stores, and live harvesting above it."""
+    live = result["rates"]["live"]
+    rows = [["live", "", "", "", f"{live['tokens_a_cpu_s']:,.0f}", "", "", "", ""]]
+    exact = fmean(result["fvu"]["float32"])
+    for dtype, row in result["rates"]["stored"].items():
+        fvu = result["fvu"][dtype]
+        rates = [f"{row[name]['tokens_a_cpu_s']:,.0f}" for name in _CACHE_RATES]
+        quality = [f"{fmean(fvu):.5f}", f"{fmean(fvu) - exact:+.5f}", f"{max(fvu) - min(fvu):.5f}"]
+        rows.append([f"`{dtype}`", f"{row['bytes_a_token']:,}", *rates, *quality])
+    return markdown(
+        "stored, bytes a token, store, verify, read, read shuffled, FVU, against float32, spread",
+        rows,
+    )
+
+
+_CACHE_RATES = ("write", "verify", "read", "read_shuffled")
 
 
 def clamps(result: Record) -> str:
@@ -656,6 +676,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "step_growth": ("step_growth.json", step_growth),
     "step_powers": ("step_growth.json", step_powers),
     "all_steps": ("all_steps.json", all_steps),
+    "cache": ("cache.json", cache),
     "clamps": ("interventions.json", clamps),
     "idle": ("interventions.json", idle),
     "patching": ("patching.json", patching),

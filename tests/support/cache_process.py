@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from support.cached import cached
+from support.cached import cached, live
 
 TOKENS = 1_000
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod")
@@ -65,26 +65,31 @@ def die_at(folder: Path, moment: int, *, half_written: bool) -> None:
 def main(base: str) -> None:
     os.fsync = lambda descriptor: None  # what a killed process wrote, the system keeps
     root = Path(base)
+    source = live()
+
+    def write(folder: Path) -> None:
+        cached(folder, tokens=TOKENS, source=source)
+
     whole = root / "whole"
-    assert in_child(lambda: cached(whole, tokens=TOKENS)) == 0
+    assert in_child(lambda: write(whole)) == 0
     expected = content(whole)
     moments = 0
     for half_written in (True, False):
         for moment in range(10_000):
             folder = root / f"{half_written}-{moment}"
 
-            def write(
+            def write_and_die(
                 folder: Path = folder, moment: int = moment, half_written: bool = half_written
             ) -> None:
                 die_at(folder, moment, half_written=half_written)
-                cached(folder, tokens=TOKENS)
+                write(folder)
 
-            ended = in_child(write)
+            ended = in_child(write_and_die)
             if ended == 0:
                 break
             assert ended == -signal.SIGKILL, (folder, ended)
             moments += 1
-            assert in_child(lambda folder=folder: cached(folder, tokens=TOKENS)) == 0, folder
+            assert in_child(lambda folder=folder: write(folder)) == 0, folder
             if content(folder) != expected:
                 print("differs", half_written, moment)
     print("moments", moments)

@@ -36,10 +36,8 @@ def live(text: TextSource = TEXT, **settings: Any) -> LiveActivations:
 
 
 def cached(folder: Path, *, tokens: int = 4_000, **options: Any) -> ActivationCache:
-    settings = options.pop("settings", {})
-    return write_cache(
-        live(**settings), folder, tokens=tokens, **{"shard_bytes": SHARD_BYTES} | options
-    )
+    source = options.pop("source", None) or live(**options.pop("settings", {}))
+    return write_cache(source, folder, tokens=tokens, **{"shard_bytes": SHARD_BYTES} | options)
 
 
 def stream_of(source: Any, **options: Any) -> ActivationStream:

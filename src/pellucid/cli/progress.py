@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Counter = Callable[[int, int], None]
 """Told how much is done and how much there is."""
+Cached = Callable[[int, int], None]
+"""Told how many tokens of how many are in a cache."""
 Stages = Callable[[str, float], None]
 """Told the stage's name and the share of it that is done."""
 
@@ -39,11 +41,16 @@ def counting(console: Console, what: str, *, shown: bool) -> Iterator[Counter]:
 
 
 @contextmanager
-def training(console: Console, *, shown: bool) -> Iterator[Callable[["TrainProgress"], None]]:
-    """A bar over tokens, with the speed and the mean figures of all layers."""
+def training(
+    console: Console, *, shown: bool
+) -> Iterator[tuple[Callable[["TrainProgress"], None], Cached]]:
+    """A bar over tokens, with the speed and the mean figures of all layers.
+
+    Gives what is told of training, and before that of caching the activations.
+    """
     figures = TextColumn("{task.fields[figures]}")
     with _bar(console, TextColumn("{task.percentage:>3.0f}%"), figures, shown=shown) as bar:
-        task = bar.add_task("training", total=None, figures="")
+        task = bar.add_task("", total=None, figures="")
 
         def show(now: "TrainProgress") -> None:
             mean = {
@@ -52,6 +59,7 @@ def training(console: Console, *, shown: bool) -> Iterator[Callable[["TrainProgr
             }
             bar.update(
                 task,
+                description="training",
                 completed=now.tokens,
                 total=now.total_tokens,
                 figures=f"{now.tokens_per_second:,.0f} tokens/s, FVU {mean['fvu']:.3f}, "
@@ -61,7 +69,12 @@ def training(console: Console, *, shown: bool) -> Iterator[Callable[["TrainProgr
                 text = f"at {now.tokens:,} tokens: {_measured(now.measured)}"
                 console.print(text, style="dim", highlight=False)
 
-        yield show
+        def show_caching(done: int, total: int) -> None:
+            bar.update(task, description="caching", completed=done, total=total)
+            if done >= total:
+                bar.reset(task, total=None, description="training")
+
+        yield show, show_caching
 
 
 def _measured(now: "Measured") -> str:

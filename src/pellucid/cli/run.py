@@ -51,8 +51,10 @@ class Run:
         """A progress bar that counts; `--quiet` hides it."""
         return progress.counting(self.remarks, what, shown=not self.quiet)
 
-    def training(self) -> AbstractContextManager[Callable[["TrainProgress"], None]]:
-        """A progress bar for training; `--quiet` hides it."""
+    def training(
+        self,
+    ) -> AbstractContextManager[tuple[Callable[["TrainProgress"], None], progress.Cached]]:
+        """A progress bar for training, and caching before it; `--quiet` hides it."""
         return progress.training(self.remarks, shown=not self.quiet)
 
     def stages(self) -> AbstractContextManager[progress.Stages]:

@@ -1,5 +1,6 @@
 """`pellucid train`: dictionaries for a model, from text."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -12,13 +13,24 @@ from pellucid.core.errors import ConfigError
 Precision = Literal["float32", "bfloat16"]
 DecoderNorm = Literal["free", "unit"]
 Stored = Literal["float32", "float16"]
+CacheDtype = Literal["float32", "bfloat16", "float16", "int8"]
+CacheOrder = Literal["text", "shuffled"]
+Packing = Literal["documents", "packed"]
 
 
 def train(
     run: Run,
     model: options.Model,
     out: options.OutFolder,
-    data: options.Data = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="DATA[=WEIGHT]",
+            help="File, folder, datasets name, or specimen (the default for the specimen). May be "
+            "repeated, with weights: shares of the characters.",
+        ),
+    ] = None,
     kind: Annotated[
         str, typer.Option("--kind", help="transcoder, skip-transcoder, sae or clt (cross-layer).")
     ] = "transcoder",
@@ -86,6 +98,34 @@ def train(
             help="Tokens read at once, up to 256 by default.",
         ),
     ] = None,
+    packing: Annotated[
+        Packing,
+        typer.Option("--packing", help="Rows of one document, or filled with several."),
+    ] = "documents",
+    exclude_high_norm: Annotated[
+        float | None,
+        typer.Option(
+            "--exclude-high-norm",
+            metavar="X",
+            help="Leave out tokens of a norm above X times the median, such as 10.",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Cache of the activations: used, completed or made as needed.",
+        ),
+    ] = None,
+    cache_dtype: Annotated[
+        CacheDtype | None,
+        typer.Option("--cache-dtype", help="What a new cache stores, float32 by default."),
+    ] = None,
+    cache_order: Annotated[
+        CacheOrder,
+        typer.Option("--cache-order", help="As live training reads, or shuffled throughout."),
+    ] = "text",
     field: Annotated[
         str, typer.Option("--field", help="Field or column of the text in --data.")
     ] = "text",
@@ -138,33 +178,44 @@ def train(
         settings["prefixes"] = options.parsed("--prefixes", parse_counts, prefixes)
     settings |= _size(features, expansion)
     by_path = read is not None or write is not None
-    data = options.or_specimen(data, model, "--data")
+    sources = data or [options.or_specimen(None, model, "--data")]
     loaded = api.load_model(model, device=run.device, generic=by_path)
     chosen = None if layers is None else options.parsed("--layers", parse_layers, layers)
-    with run.training() as on_progress:
+    with run.training() as (on_progress, on_cache):
         result = run_training(
             loaded,
-            data,
+            sources,
             out,
             tokens=tokens,
             layers=chosen,
             read=read,
             write=write,
             context_length=context_length,
+            packing=packing,
+            exclude_high_norm=exclude_high_norm,
+            cache=cache,
+            cache_dtype=cache_dtype,
+            cache_order=cache_order,
             field=field,
             resume=resume,
             measure_every=measure_every,
             track=track or (),
             store_dtype=getattr(torch, store),
             on_progress=on_progress,
+            on_cache=on_cache,
             **settings,
         )
     run.report(
         result.to_json(),
         fidelity_table(result.layers),
         f"figures on {result.measured_on}; {result.tokens_per_second:,.0f} tokens/s",
+        *_excluded(result.excluded_tokens),
         f"wrote {result.out}",
     )
+
+
+def _excluded(tokens: int) -> list[str]:
+    return [f"{tokens:,} tokens of high norm were left out of training"] if tokens else []
 
 
 def _size(features: int | None, expansion: int | None) -> dict[str, int]:

@@ -121,7 +121,7 @@ def _seal(record: dict[str, Any]) -> str:
 
 
 def _is_sealed(record: dict[str, Any], text: str) -> bool:
-    """Whether a manifest is byte for byte what was written; those before 0.2 cannot tell."""
+    """Whether a manifest is byte for byte what was written; an old one without checksum passes."""
     if _SEAL not in record:
         return True
     unsealed = {name: value for name, value in record.items() if name != _SEAL}

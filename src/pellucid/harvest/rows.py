@@ -149,8 +149,9 @@ class TokenRows:
         while missing > 0:
             found = next(self._rows)
             if found is None:
-                if rows:
+                if missing < tokens:
                     break
+                rows = []  # of special tokens alone
                 continue
             row, self._position = found
             rows.append(row)

@@ -78,6 +78,11 @@ class RunPlan:
             )
         if size > len(layers):
             raise ConfigError(f"layers={size} of the layout exceeds the {len(layers)} trained")
+        if size > 1 and self.harvest.exclude_high_norm is not None:
+            raise ConfigError(
+                "exclude_high_norm looks at the norms of all layers, which the layout spreads over "
+                f"{size} processes; leave it out, or spread data or features"
+            )
         return layers[processes.layers.share(len(layers))]
 
     def live(

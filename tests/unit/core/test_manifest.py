@@ -40,6 +40,15 @@ def test_a_flipped_bit_is_noticed(folder: Path, place: int) -> None:
     assert read_manifest(folder, kind="dictionaries", verify=False).seed == 3
 
 
+def test_a_flipped_bit_of_the_manifest_is_noticed(folder: Path) -> None:
+    path = folder / MANIFEST_NAME
+    text = path.read_bytes()
+    for place in range(len(text)):
+        path.write_bytes(text[:place] + bytes([text[place] ^ 1 << place % 8]) + text[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"manifest\.json (is damaged|cannot be read)"):
+            read_manifest(folder, kind="dictionaries", verify=False)
+
+
 def test_a_truncated_or_missing_file_is_noticed(folder: Path) -> None:
     (folder / "weights").write_bytes(b"short")
     with pytest.raises(CheckpointError, match="damaged"):

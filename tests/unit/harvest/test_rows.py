@@ -171,6 +171,13 @@ def test_rows_are_taken_up_to_the_end_of_the_text() -> None:
     assert rows.position == TextPosition(reading=3, document=1, token=0)
 
 
+def test_an_end_without_text_is_passed_over() -> None:
+    rows = rows_of(["w4 w5", "<eos>"], length=8)
+    assert len(rows.take(2)) == 1
+    assert [row.text for row in rows.take(2)] == [[1, 2]]
+    assert rows.position == TextPosition(reading=1, document=1, token=0)
+
+
 def test_an_encoder_has_no_packed_rows() -> None:
     with pytest.raises(ConfigError, match="packed rows are for decoders of a known family"):
         TokenRows(TextList(["a b"]), encoder(), length=8, packing="packed")

@@ -91,7 +91,7 @@ def test_layers_of_a_cross_layer_transcoder_are_compared_by_what_they_write_toge
 ) -> None:
     clt = tiny_set(specimen, ["clt"] * 4)
     clt.manifest = Manifest(kind="dictionaries", results=results())
-    with pytest.raises(DictionaryError, match=r"of 'tiny' leaves .* the likely cause is a wrong si"):
+    with pytest.raises(DictionaryError, match=r"of 'tiny' leaves .* the likely cause is a"):
         check_fidelity(clt, specimen, "specimen")
 
 

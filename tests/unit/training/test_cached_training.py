@@ -131,9 +131,7 @@ def test_another_dtype_or_order_is_another_run_and_resumes_as_such(
 def test_caches_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     cache, out = tmp_path / "cache", tmp_path / "out"
     run(tmp_path / "first", cache=cache, layers=[1])
-    with pytest.raises(
-        ConfigError, match=r"its sites is mlp_in@1, mlp_out@1, asked for is mlp_in@0"
-    ):
+    with pytest.raises(ConfigError, match=r"its sites is mlp_in@1, .*, asked for is mlp_in@0"):
         run(out, cache=cache)
     with pytest.raises(ConfigError, match="its text is"):
         run(out, cache=cache, layers=[1], data=TextList(word_documents(100, seed=1)))
@@ -152,7 +150,8 @@ def test_an_occupied_folder_is_refused_before_the_cache_is_made(tmp_path: Path, 
     assert not (tmp_path / "cache").exists()
 
 
-def test_several_sources_train_and_resume(tmp_path: Path) -> None:
+def test_several_sources_train_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.harvest.live.MOST_BLOCK_TOKENS", 2_048)
     files = []
     for number, longest in enumerate((10, 50)):
         files.append(tmp_path / f"{number}.jsonl")

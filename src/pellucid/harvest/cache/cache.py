@@ -98,7 +98,7 @@ def open_cache(folder: str | Path, *, on_progress: OnProgress | None = None) -> 
 
     Args:
         folder: of the cache, whole or partial.
-        on_progress: told how many bytes of how many are verified.
+        on_progress: told how many tokens of how many are verified.
 
     Raises:
         CheckpointError: there is no cache, or a file of it is missing or damaged.
@@ -169,14 +169,13 @@ def _verify(cache: ActivationCache, on_progress: OnProgress | None) -> None:
             raise CheckpointError(
                 f"{path} is missing; restore it from a copy, or delete the cache and make it again"
             )
-    sizes = [path.stat().st_size for path in paths]
     done = 0
-    for path, size, shard in zip(paths, sizes, cache.shards, strict=True):
+    for path, shard in zip(paths, cache.shards, strict=True):
         if sha256(path) != shard.sha256:
             raise CheckpointError(
                 f"{path} is damaged (its checksum differs from the manifest's); restore it from a "
                 "copy, or delete the cache and make it again"
             )
-        done += size
+        done += shard.tokens
         if on_progress:
-            on_progress(done, sum(sizes))
+            on_progress(done, cache.tokens)

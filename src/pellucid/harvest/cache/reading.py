@@ -147,7 +147,8 @@ class ShuffledActivations(ActivationSource):
         block = self._blocks[number]
         end = min(begin + CHUNK_TOKENS, block.place.tokens)
         values, tokens = _read(self._cache, block, begin, end, self._sites, self._device)
-        return Block(values, tokens, block.place.excluded if begin == 0 else 0)
+        excluded, held = block.place.excluded, block.place.tokens
+        return Block(values, tokens, excluded * end // held - excluded * begin // held)
 
     def settings(self) -> dict[str, Any]:
         """See `ActivationSource.settings`."""

@@ -50,7 +50,7 @@ def write_cache(
         dtype: a name of `STORAGE`; by default what the cache has, "float32" for a new one.
         shard_bytes: a shard ends with the first block that makes it this large. As much is held in
             memory, twice for a moment.
-        on_progress: told how many tokens are stored, and `tokens`.
+        on_progress: told how many tokens of how many are verified, and then stored.
 
     Returns:
         The cache, its checksums verified.
@@ -63,7 +63,7 @@ def write_cache(
     """
     folder = Path(folder)
     wanted = live.identity() | ({} if dtype is None else {"dtype": dtype})
-    cache = _opened(live, folder, wanted, tokens)
+    cache = _opened(live, folder, wanted, tokens, on_progress)
     if cache.holds(tokens):
         return cache
     check_space(folder, tokens - cache.tokens, live.widths.values(), cache.dtype)
@@ -71,17 +71,21 @@ def write_cache(
         folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder) as waited:
         if waited:
-            cache = _opened(live, folder, wanted, tokens)
+            cache = _opened(live, folder, wanted, tokens, on_progress)
         _complete(cache, live, tokens, shard_bytes, on_progress)
     return cache
 
 
 def _opened(
-    live: LiveActivations, folder: Path, wanted: dict[str, Any], tokens: int
+    live: LiveActivations,
+    folder: Path,
+    wanted: dict[str, Any],
+    tokens: int,
+    on_progress: OnProgress | None,
 ) -> ActivationCache:
     """The cache of the folder, checked, or one that holds nothing yet."""
     if has_cache(folder):
-        cache = open_cache(folder)
+        cache = open_cache(folder, on_progress=on_progress)
         check_identity(cache, wanted, complete=not cache.holds(tokens))
         return cache
     dtype = wanted.get("dtype", "float32")

@@ -162,6 +162,14 @@ def test_every_reading_of_a_shuffled_cache_gives_each_token_once(whole: Activati
     assert not orders[0].equal(orders[1])
 
 
+def test_a_shuffled_reading_counts_what_was_left_out_of_its_blocks(tmp_path: Path) -> None:
+    cache = cached(tmp_path, tokens=2_000, settings={"exclude_high_norm": 1.2})
+    text = read(cache)
+    shuffled = ShuffledActivations(cache, SITES, name="text", tokens=cache.tokens, seed=0)
+    expected = sum(text.next_block().excluded for _ in text._blocks)
+    assert sum(shuffled.next_block().excluded for _ in shuffled._chunks) == expected > 100
+
+
 def test_a_shuffled_fill_comes_from_all_shards(whole: ActivationCache) -> None:
     text = read(whole)
     shard_of = {
@@ -338,3 +346,6 @@ def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
     cache = cached(tmp_path, tokens=2_000, on_progress=lambda *now: told.append(now))
     assert told[-1] == (cache.tokens, cache.tokens)
     assert [done for done, _ in told] == sorted({done for done, _ in told})
+    before = len(told)
+    cached(tmp_path, tokens=2_000, on_progress=lambda *now: told.append(now))
+    assert len(told) == before + len(cache.shards) and told[-1] == (cache.tokens, cache.tokens)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.finetune import BEFORE, Finetune, check_flags, run_finetune
 from pellucid.cli.run import Run
 from pellucid.cli.values import parse_count, parse_layers
 from pellucid.core.errors import ConfigError
@@ -77,13 +78,38 @@ def train(
         str | None,
         typer.Option("--write", metavar="PATH", help="Predict the output of this module."),
     ] = None,
+    finetune: Annotated[
+        Finetune | None,
+        typer.Option(
+            "--finetune",
+            help="Then train end to end, all MLPs replaced, lowering the KL divergence at the "
+            "output; local is the control without it.",
+        ),
+    ] = None,
+    finetune_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--finetune-tokens",
+            parser=parse_count,
+            metavar="N",
+            help="Tokens of that, 1M by default.",
+        ),
+    ] = None,
+    dictionaries: Annotated[
+        str | None,
+        typer.Option(
+            "--dictionaries",
+            metavar="DICTS",
+            help="Fine-tune these (folder, hub id, specimen) instead of training new ones.",
+        ),
+    ] = None,
     resume: options.Resume = False,
 ) -> None:
     """Train dictionaries on a model's activations.
 
     One dictionary a layer; all layers are trained in one pass. A run that is stopped or killed
     goes on with --resume and ends with the same weights. Figures at the end are taken on held-out
-    text.
+    text. With --finetune the dictionaries of ordinary training stay in DIR/before.
     """
     import torch
 
@@ -96,14 +122,22 @@ def train(
     settings |= {"precision": precision, "seed": run.seed}
     settings |= _size(features, expansion)
     by_path = read is not None or write is not None
+    check_flags(finetune, finetune_tokens, dictionaries, kind, by_path)
     data = options.or_specimen(data, model, "--data")
     loaded = api.load_model(model, device=run.device, generic=by_path)
+    finetuning: dict[str, Any] = {"objective": finetune, "tokens": finetune_tokens}
+    finetuning |= {"store": getattr(torch, store), "context_length": context_length}
+    finetuning |= {"field": field, "resume": resume}
+    if dictionaries is not None:
+        run_finetune(run, loaded, dictionaries, data, out, ordinary=None, **finetuning)
+        return
     chosen = None if layers is None else options.parsed("--layers", parse_layers, layers)
+    folder = out if finetune is None else out / BEFORE
     with run.training() as on_progress:
         result = run_training(
             loaded,
             data,
-            out,
+            folder,
             tokens=tokens,
             layers=chosen,
             read=read,
@@ -115,6 +149,9 @@ def train(
             on_progress=on_progress,
             **settings,
         )
+    if finetune is not None:
+        run_finetune(run, loaded, folder, data, out, ordinary=result.to_json(), **finetuning)
+        return
     run.report(
         result.to_json(),
         fidelity_table(result.layers),

@@ -1,13 +1,14 @@
 """Which implementation serves the tensors at hand: fast ones on the CPU, the definition elsewhere.
 
-Fast kernels are not differentiable, so tensors that autograd tracks get the definition too.
+Fast kernels are not differentiable: tensors that autograd tracks are decoded by `tracked.py`, and
+have their k largest chosen by the definition.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pellucid.kernels import cpu, reference
+from pellucid.kernels import cpu, reference, tracked
 from pellucid.kernels.pairs import FeaturePairs, RowGradients
 
 
@@ -20,8 +21,22 @@ def decode(
     values: Float[Tensor, "N K"], indices: Int[Tensor, "N K"], weight: Float[Tensor, "F D"]
 ) -> Float[Tensor, "N D"]:
     """Row n is the sum over j of values[n, j] * weight[indices[n, j]]."""
-    stored = values.shape[1] > 0  # embedding_bag refuses empty rows
-    return (cpu if stored and _fast(values, weight) else reference).decode(values, indices, weight)
+    if not values.shape[1]:  # embedding_bag refuses empty rows
+        return reference.decode(values, indices, weight)
+    if is_tracked(values, weight):
+        return tracked.decode(values, indices, weight)
+    return (cpu if _fast(values, weight) else reference).decode(values, indices, weight)
+
+
+def encode(
+    inputs: Float[Tensor, "N D"],
+    weight: Float[Tensor, "F D"],
+    bias: Float[Tensor, " F"],
+    values: Float[Tensor, "N K"],
+    indices: Int[Tensor, "N K"],
+) -> Float[Tensor, "N K"]:
+    """Values found without autograd, tied to what they were computed from: see `tracked.encode`."""
+    return tracked.encode(inputs, weight, bias, values, indices)
 
 
 def row_gradients(
@@ -35,6 +50,10 @@ def row_gradients(
     return implementation.row_gradients(pairs, output_gradients, inputs, W_dec)
 
 
+def is_tracked(*tensors: Tensor) -> bool:
+    """Whether autograd follows what is computed from these."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def _fast(*tensors: Tensor) -> bool:
-    tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return not tracked and all(tensor.device.type == "cpu" for tensor in tensors)
+    return not is_tracked(*tensors) and all(tensor.device.type == "cpu" for tensor in tensors)

@@ -3,7 +3,6 @@
 import logging
 import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from pellucid.core.config import config_from_dict
-from pellucid.core.errors import ConfigError, PellucidError
+from pellucid.core.errors import ConfigError
 from pellucid.core.files import storage_errors
 from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
@@ -22,15 +21,16 @@ from pellucid.harvest.sources import open_text
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.config import TrainConfig
-from pellucid.training.interrupt import graceful_stop
 from pellucid.training.metrics import MetricsLog, TrainProgress, Window
-from pellucid.training.run import Run, RunPlan
-from pellucid.training.run_checkpoint import (
-    check_identity,
-    has_checkpoint,
-    load_newest,
-    save_checkpoint,
+from pellucid.training.resumable import (
+    CHECKPOINTS,
+    METRICS,
+    begin,
+    keep_going,
+    put_in_place,
 )
+from pellucid.training.run import Run, RunPlan
+from pellucid.training.run_checkpoint import check_identity
 from pellucid.training.sites import layer_sites
 
 logger = logging.getLogger(__name__)
@@ -38,14 +38,6 @@ logger = logging.getLogger(__name__)
 LOG_STEPS = 10
 LONGEST_CONTEXT = 256
 """Tokens of text the model reads at once, unless its context is shorter or another is asked for."""
-_CHECKPOINTS = "checkpoints"
-_METRICS = "metrics.jsonl"
-
-
-class TrainingStoppedError(PellucidError):
-    """Training was interrupted; a checkpoint holds what it reached."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +145,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     if (out / MANIFEST_NAME).exists():
         return _finished(out, run, resume=resume)
-    _begin(run, out, resume=resume)
+    begin(run, out, resume=resume)
     _advance(run, out, checkpoint_seconds, on_progress)
     return _finish(run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
 
@@ -196,23 +188,6 @@ def _check_positive(**counts: int | None) -> None:
             raise ConfigError(f"{name} is {value}; give a positive number")
 
 
-def _begin(run: Run, out: Path, *, resume: bool) -> None:
-    """Put the run where it has to start: at its beginning, or at the newest checkpoint."""
-    folder = out / _CHECKPOINTS
-    if has_checkpoint(folder):
-        if not resume:
-            raise ConfigError(
-                f"{out} already holds a run that is not finished; resume it, or train into "
-                "another folder"
-            )
-        checkpoint = load_newest(folder)
-        check_identity(checkpoint.identity, run.identity, out=out)
-        run.restore(checkpoint)
-    elif resume:
-        logger.warning("%s holds no checkpoint yet; starting from the beginning", out)
-    MetricsLog(out / _METRICS).truncate(run.tokens)
-
-
 def _advance(
     run: Run,
     out: Path,
@@ -220,29 +195,29 @@ def _advance(
     on_progress: Callable[[TrainProgress], None] | None,
 ) -> None:
     """Train until the run is over or told to stop, and leave a checkpoint of that moment."""
-    log = MetricsLog(out / _METRICS)
+    log = MetricsLog(out / METRICS)
     windows = {layer: Window(layer) for layer in run.plan.sites}
-    first, saved, warned = run.steps, time.monotonic(), False
-    with graceful_stop() as stop:
-        while run.steps < run.plan.total_steps and not stop.asked:
-            for layer, metrics in run.advance().items():
-                windows[layer].add(metrics)
-            warned = warned or _warn_of_repetition(run)
-            progress = _progress(run, windows)
-            if run.steps % LOG_STEPS == 0:
-                log.append(progress)
-            if on_progress:
-                on_progress(progress)
-            if time.monotonic() - saved >= checkpoint_seconds:
-                save_checkpoint(out / _CHECKPOINTS, run.checkpoint())
-                saved = time.monotonic()
-        if run.steps > first:
-            save_checkpoint(out / _CHECKPOINTS, run.checkpoint())
-    if stop.asked:
-        raise TrainingStoppedError(
-            f"training stopped at {run.tokens:,} of {run.plan.total_tokens:,} tokens; a checkpoint "
-            f"is in {out}: the same command with --resume goes on from it"
-        )
+    warned = False
+
+    def step() -> None:
+        nonlocal warned
+        for layer, metrics in run.advance().items():
+            windows[layer].add(metrics)
+        warned = warned or _warn_of_repetition(run)
+        progress = _progress(run, windows)
+        if run.steps % LOG_STEPS == 0:
+            log.append(progress)
+        if on_progress:
+            on_progress(progress)
+
+    keep_going(
+        run,
+        out,
+        step,
+        total_steps=run.plan.total_steps,
+        total_tokens=run.plan.total_tokens,
+        checkpoint_seconds=checkpoint_seconds,
+    )
 
 
 def _progress(run: Run, windows: dict[int, Window]) -> TrainProgress:
@@ -303,12 +278,7 @@ def _finish(
         seed=run.plan.config.seed,
         dtype=store_dtype,
     )
-    with storage_errors(out):
-        files = sorted(export.iterdir(), key=lambda file: file.name == MANIFEST_NAME)
-        for file in files:  # the manifest last: it makes the set whole
-            file.replace(out / file.name)
-        export.rmdir()
-        shutil.rmtree(out / _CHECKPOINTS)
+    put_in_place(export, out)
     return result
 
 
@@ -320,7 +290,7 @@ def _finished(out: Path, run: Run, *, resume: bool) -> TrainResult:
             f"{out} already holds trained dictionaries; train into another folder or delete them"
         )
     check_identity(manifest.config["training"], run.identity, out=out)
-    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     results = manifest.results
     return TrainResult(
         out=out,

@@ -1,0 +1,74 @@
+"""The settings of a fine-tuning run, each default with its source."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pellucid.core.errors import ConfigError
+
+Objective = Literal["kl", "local"]
+"""What is lowered: the KL divergence at the output and the local errors, or the local errors alone,
+which is more of ordinary training: the control that tells what the KL term is worth."""
+LocalInputs = Literal["original", "replaced"]
+"""Whose inputs the local term reads: the original model's, or those of the replaced run itself."""
+
+_CHOICES = {"objective": get_args(Objective), "local_inputs": get_args(LocalInputs)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig:
+    """How to train dictionaries end to end, all MLPs replaced (docs/finetuning.md).
+
+    Attributes:
+        objective: "kl", or "local" for the control without the KL term.
+        local_weight: weight of the local term beside the KL term, each a multiple of what it was
+            before: at 1 both count the same (measured).
+        local_inputs: what the local term reads (measured).
+        learning_rate: Adam's peak rate at unit scale (measured).
+        warmup_share: share of the run in which the rate rises to its peak; it then falls
+            linearly to 0.
+        beta1: Adam's decay of the gradient's mean (Kingma and Ba 2015).
+        beta2: Adam's decay of the squared gradient's mean (Kingma and Ba 2015).
+        epsilon: Adam's divisor floor, small because gradients of mean losses are (as in training).
+        batch_tokens: tokens a step, at least: rows are taken whole.
+        seed: of the specimen's corpus and of resampling; the run itself draws nothing.
+
+    Raises:
+        ConfigError: a value out of range or unknown.
+    """
+
+    objective: Objective = "kl"
+    local_weight: float = 1.0
+    local_inputs: LocalInputs = "original"
+    learning_rate: float = 1e-3
+    warmup_share: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-12
+    batch_tokens: int = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"unknown {name} {value!r}; use one of {', '.join(choices)}")
+        if self.batch_tokens < 1:
+            raise ConfigError(f"batch_tokens is {self.batch_tokens}; give a positive number")
+        if self.local_weight < 0:
+            raise ConfigError(f"local_weight is {self.local_weight}; give 0 or a positive number")
+        if self.objective == "local" and self.local_weight == 0:
+            raise ConfigError("objective 'local' with local_weight 0 leaves nothing to lower")
+        for name in ("warmup_share", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; give a number from 0 to below 1"
+                )
+        for name in ("learning_rate", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number")
+
+    def rate(self, step: int, total_steps: int) -> float:
+        """The learning rate of step `step` (from 0), at unit scale."""
+        warmup = int(self.warmup_share * total_steps)
+        left = (total_steps - step) / max(1, total_steps - warmup)
+        return self.learning_rate * min(1.0, (step + 1) / (warmup + 1), left)

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import click
-import torch
-from click.core import ParameterSource
+import typer
 from rich.table import Table
 
 from pellucid.cli.run import Run
 from pellucid.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from pellucid.models.model import LanguageModel
     from pellucid.training.finetune.comparison import Comparison
     from pellucid.training.finetune.drift import Spread
@@ -24,42 +24,44 @@ _TAKEN |= {"context_length", "field", "store", "resume"}
 _TAKEN |= {"json", "seed", "device", "threads", "quiet"}
 
 
-def check_flags(
-    finetune: str | None, tokens: int | None, dictionaries: str | None, kind: str, by_path: bool
-) -> None:
+def check_flags(context: typer.Context) -> None:
     """Check the flags of fine-tuning before anything is computed.
 
     Raises:
         ConfigError: one that would do nothing, or that fine-tuning cannot go with.
     """
-    if finetune is None:
-        for flag, value in (("--finetune-tokens", tokens), ("--dictionaries", dictionaries)):
-            if value is not None:
-                raise ConfigError(f"{flag} {value} does nothing without --finetune; add it")
+    values = context.params
+    if values["finetune"] is None:
+        for name in ("finetune_tokens", "dictionaries"):
+            if values[name] is not None:
+                raise ConfigError(
+                    f"{_flag(name)} {values[name]} does nothing without --finetune; add it"
+                )
         return
-    if dictionaries is not None:
-        given = [name for name in _given() if name not in _TAKEN]
+    by_path = values["read"] is not None or values["write"] is not None
+    if values["dictionaries"] is not None:
+        given = [name for name in values if name not in _TAKEN and _is_given(context, name)]
         if given:
             raise ConfigError(
-                f"--{given[0].replace('_', '-')} is a setting of ordinary training, which "
-                "--dictionaries leaves out; drop one of the two"
+                f"{_flag(given[0])} is a setting of ordinary training, which --dictionaries "
+                "leaves out; drop one of the two"
             )
-    elif kind == "sae" or by_path:
-        flag = "--kind sae" if kind == "sae" else "--read and --write"
+    elif values["kind"] == "sae" or by_path:
+        flag = "--read and --write" if by_path else "--kind sae"
         raise ConfigError(
             f"--finetune replaces MLPs by transcoders, which does not go with {flag}; use kind "
             "transcoder or skip-transcoder and its own places"
         )
 
 
-def _given() -> list[str]:
-    """The parameters that the command line sets."""
-    context = click.get_current_context()
-    return [
-        name
-        for name in context.params
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether the command line sets this parameter."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def run_finetune(
@@ -71,7 +73,7 @@ def run_finetune(
     *,
     objective: Finetune,
     tokens: int | None,
-    store: torch.dtype,
+    store: "torch.dtype",
     ordinary: dict[str, Any] | None,
     **options: Any,
 ) -> None:

@@ -16,6 +16,7 @@ Stored = Literal["float32", "float16"]
 
 def train(
     run: Run,
+    context: typer.Context,
     model: options.Model,
     out: options.OutFolder,
     data: options.Data = None,
@@ -122,7 +123,7 @@ def train(
     settings |= {"precision": precision, "seed": run.seed}
     settings |= _size(features, expansion)
     by_path = read is not None or write is not None
-    check_flags(finetune, finetune_tokens, dictionaries, kind, by_path)
+    check_flags(context)
     data = options.or_specimen(data, model, "--data")
     loaded = api.load_model(model, device=run.device, generic=by_path)
     finetuning: dict[str, Any] = {"objective": finetune, "tokens": finetune_tokens}

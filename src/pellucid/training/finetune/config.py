@@ -8,10 +8,6 @@ from pellucid.core.errors import ConfigError
 Objective = Literal["kl", "local"]
 """What is lowered: the KL divergence at the output and the local errors, or the local errors alone,
 which is more of ordinary training: the control that tells what the KL term is worth."""
-LocalInputs = Literal["original", "replaced"]
-"""Whose inputs the local term reads: the original model's, or those of the replaced run itself."""
-
-_CHOICES = {"objective": get_args(Objective), "local_inputs": get_args(LocalInputs)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +18,9 @@ class FinetuneConfig:
         objective: "kl", or "local" for the control without the KL term.
         local_weight: weight of the local term beside the KL term, each a multiple of what it was
             before: at 1 both count the same (measured).
-        local_inputs: what the local term reads (measured).
         learning_rate: Adam's peak rate at unit scale (measured).
+        encoder_rate: share of it that encoder rows and biases get: which features are active then
+            changes little, and with it what they mean (measured).
         warmup_share: share of the run in which the rate rises to its peak; it then falls
             linearly to 0.
         beta1: Adam's decay of the gradient's mean (Kingma and Ba 2015).
@@ -38,8 +35,8 @@ class FinetuneConfig:
 
     objective: Objective = "kl"
     local_weight: float = 1.0
-    local_inputs: LocalInputs = "original"
     learning_rate: float = 1e-3
+    encoder_rate: float = 0.1
     warmup_share: float = 0.05
     beta1: float = 0.9
     beta2: float = 0.999
@@ -48,14 +45,15 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(f"unknown {name} {value!r}; use one of {', '.join(choices)}")
+        if self.objective not in get_args(Objective):
+            raise ConfigError(
+                f"unknown objective {self.objective!r}; use one of {', '.join(get_args(Objective))}"
+            )
         if self.batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {self.batch_tokens}; give a positive number")
-        if self.local_weight < 0:
-            raise ConfigError(f"local_weight is {self.local_weight}; give 0 or a positive number")
+        for name in ("local_weight", "encoder_rate"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; give 0 or a positive number")
         if self.objective == "local" and self.local_weight == 0:
             raise ConfigError("objective 'local' with local_weight 0 leaves nothing to lower")
         for name in ("warmup_share", "beta1", "beta2"):

@@ -81,6 +81,7 @@ class Subject:
             layer: SparsityKeeper(self.start[layer], self.trained[layer]) for layer in start.layers
         }
         self._units: list[float] = []
+        self._encoder_rate = config.encoder_rate
         self._adam = torch.optim.Adam(
             [{"params": [tensor]} for tensor in self._tensors().values()],
             lr=0.0,
@@ -99,8 +100,8 @@ class Subject:
             write = mean_squares[dictionary.write_site] ** 0.5
             rows = float(dictionary.W_enc.norm(dim=1).mean())
             activation = rows * read
-            units = {"W_enc": rows, "b_enc": activation, "W_dec": write / activation}
-            units |= {"b_dec": write, "W_skip": write / read}
+            units = {"W_enc": rows * self._encoder_rate, "b_enc": activation * self._encoder_rate}
+            units |= {"W_dec": write / activation, "b_dec": write, "W_skip": write / read}
             self._units += [units[name] for name in _trained_tensors(dictionary)]
 
     def step(self, rate: float) -> None:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from pellucid.core.types import AnySite, parse_site
-from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.harvest.rows import RowBatch
-from pellucid.models.model import LanguageModel
+from pellucid.replacement.model import ReplacementModel
 from pellucid.training.finetune.objective import original_run, scored, terms
 
 _LEAST = 1e-12
@@ -78,16 +77,15 @@ class _Moments:
 
 
 @torch.no_grad()
-def measure_before(
-    model: LanguageModel, dictionaries: DictionarySet, parts: Sequence[RowBatch]
-) -> Before:
+def measure_before(replacement: ReplacementModel, parts: Sequence[RowBatch]) -> Before:
     """Measure the terms on some text, in parts on the model's device."""
+    dictionaries = replacement.dictionaries
     layers = dictionaries.layers
     moments: dict[AnySite, _Moments] = {}
     kl, errors = 0.0, dict.fromkeys(layers, 0.0)
     for part in parts:
-        original = original_run(model, dictionaries, part)
-        found = terms(model, dictionaries, part, original, with_kl=True)
+        original = original_run(replacement, part)
+        found = terms(replacement, part, original, with_kl=True)
         assert found.kl is not None
         kl += float(found.kl)
         for layer in layers:

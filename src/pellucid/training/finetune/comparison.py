@@ -146,15 +146,16 @@ def compare(
     """
     layers = tuple(before.layers)
     means = _mean_functions(layers, fitting)
+    start = ReplacementModel(model, before)
     variants: dict[Variant, Callable[[DocumentBatch], Tensor]] = {
-        ("before", layers): _logits_of(ReplacementModel(model, before)),
+        ("before", layers): _logits_of(start),
         ("after", layers): _logits_of(ReplacementModel(model, after)),
         ("mean", layers): lambda batch: replaced_logits(model, means, batch.ids, batch.mask),
     }
     sums = {variant: DocumentSums.zeros(rows.documents) for variant in [ORIGINAL, *variants]}
     meters = [_meters(before, after, layer) for layer in layers]
     for batch in rows.batches():
-        original = original_run(model, before, RowBatch(batch.ids, batch.mask, batch.text))
+        original = original_run(start, RowBatch(batch.ids, batch.mask, batch.text))
         sums[ORIGINAL].add(batch, original.log_probabilities, original.log_probabilities)
         for variant, logits in variants.items():
             other = log_probabilities(logits(batch))

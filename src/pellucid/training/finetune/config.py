@@ -16,8 +16,8 @@ class FinetuneConfig:
 
     Attributes:
         objective: "kl", or "local" for the control without the KL term.
-        local_weight: weight of the local term beside the KL term, each a multiple of what it was
-            before: at 1 both count the same (measured).
+        local_weight: weight of the local term beside the KL term, each counted in what it was
+            before: at 1 both would weigh the same (measured).
         learning_rate: Adam's peak rate at unit scale (measured).
         encoder_rate: share of it that encoder rows and biases get: which features are active then
             changes little, and with it what they mean (measured).
@@ -34,8 +34,8 @@ class FinetuneConfig:
     """
 
     objective: Objective = "kl"
-    local_weight: float = 1.0
-    learning_rate: float = 1e-3
+    local_weight: float = 0.1
+    learning_rate: float = 5e-4
     encoder_rate: float = 0.1
     warmup_share: float = 0.05
     beta1: float = 0.9

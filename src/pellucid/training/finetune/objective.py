@@ -14,10 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pellucid.core.types import AnySite, SparseCodes
-from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.evaluation.agreement import log_probabilities
 from pellucid.harvest.rows import RowBatch
-from pellucid.models.model import LanguageModel
 from pellucid.models.taps import TapCall, TapFunction
 from pellucid.replacement.model import ReplacementModel
 from pellucid.replacement.outputs import layer_outputs
@@ -52,8 +50,9 @@ class Terms:
 
 
 @torch.no_grad()
-def original_run(model: LanguageModel, dictionaries: DictionarySet, batch: RowBatch) -> Original:
+def original_run(replacement: ReplacementModel, batch: RowBatch) -> Original:
     """Run the original model on a part of a batch, which lies on its device."""
+    model, dictionaries = replacement.model, replacement.dictionaries
     values: dict[AnySite, Tensor] = {}
 
     def keep(site: AnySite) -> tuple[AnySite, TapFunction]:
@@ -69,14 +68,10 @@ def original_run(model: LanguageModel, dictionaries: DictionarySet, batch: RowBa
 
 
 def terms(
-    model: LanguageModel,
-    dictionaries: DictionarySet,
-    batch: RowBatch,
-    original: Original,
-    *,
-    with_kl: bool,
+    replacement: ReplacementModel, batch: RowBatch, original: Original, *, with_kl: bool
 ) -> Terms:
     """The sums of a part, given the original model's run of it."""
+    dictionaries = replacement.dictionaries
     outputs = layer_outputs(dictionaries, original.values)
     errors = {
         layer: (original.values[dictionaries[layer].write_site] - output.written).square().sum()
@@ -84,7 +79,7 @@ def terms(
     }
     kl = None
     if with_kl:
-        logits = ReplacementModel(model, dictionaries).tracked_logits(batch.ids, batch.mask)
+        logits = replacement.tracked_logits(batch.ids, batch.mask)
         kl = divergence(original.log_probabilities, log_probabilities(logits), batch.text)
     return Terms(kl=kl, errors=errors, codes={n: output.codes for n, output in outputs.items()})
 

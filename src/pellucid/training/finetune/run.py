@@ -14,6 +14,7 @@ from pellucid.harvest.live import FORWARD_TOKENS
 from pellucid.harvest.rows import Row, RowBatch, TextPosition, TokenRows, padded_batches
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
+from pellucid.replacement.model import ReplacementModel
 from pellucid.training.finetune.before import Before, measure_before
 from pellucid.training.finetune.config import FinetuneConfig
 from pellucid.training.finetune.objective import Terms, original_run, scored, terms
@@ -121,6 +122,7 @@ class FinetuneRun:
         self.subject = Subject(dictionaries, plan.config)
         self._tokens = 0
         self._model = model
+        self._replacement = ReplacementModel(model, self.subject.trained)
         self._rows = TokenRows(source, model, length=plan.context_length)
         self._before: Before | None = None
 
@@ -180,7 +182,7 @@ class FinetuneRun:
         start = self._rows.position
         parts = self._parts(self._draw(_TOKENS_BEFORE))
         self._rows.position = start
-        self._before = measure_before(self._model, self.subject.start, parts)
+        self._before = measure_before(ReplacementModel(self._model, self.subject.start), parts)
         self.subject.set_units(self._before.mean_squares)
         return self._before
 
@@ -207,8 +209,8 @@ class FinetuneRun:
         kl = 0.0
         errors, active = dict.fromkeys(trained.layers, 0.0), dict.fromkeys(trained.layers, 0.0)
         for part in parts:
-            original = original_run(self._model, trained, part)
-            found = terms(self._model, trained, part, original, with_kl=with_kl)
+            original = original_run(self._replacement, part)
+            found = terms(self._replacement, part, original, with_kl=with_kl)
             loss = self._loss(found, before, tokens=tokens, positions=positions)
             share = int(part.text.sum()) / tokens
             for layer, keeper in self.subject.keepers.items():

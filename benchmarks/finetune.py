@@ -1,0 +1,135 @@
+"""What does the end-to-end pass gain, what does it cost, and is it the KL term or more training?
+
+Fine-tunes the packaged transcoders on the specimen's text with the KL term and, as the control,
+with the same tokens, rates and local term but without it; compares both with the packaged ones on
+the same held-out documents, in tasks, and in graphs of held-out prompts. From the root:
+
+    python -m benchmarks.finetune --work /tmp/finetune --arm kl
+    python -m benchmarks.finetune --work /tmp/finetune --arm local
+    python -m benchmarks.finetune --work /tmp/finetune
+
+The first two train an arm each and go on where they were stopped; the last measures and writes
+`results/finetune.json`.
+"""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import hardware, versions
+from pellucid import api
+from pellucid.attribution.checks.causal import causal_check
+from pellucid.attribution.trace import Trace
+from pellucid.core.files import write_text
+from pellucid.dictionaries.dictionary_set import DictionarySet
+from pellucid.models.model import LanguageModel
+from pellucid.replacement.model import ReplacementModel
+from pellucid.specimen.tasks import TASK_NAMES, evaluation_items, task_accuracy
+from pellucid.training.finetune import FinetuneResult, finetune
+
+RESULTS = Path(__file__).parent / "results" / "finetune.json"
+ARMS = ("kl", "local")
+SEED = 1
+BOOTSTRAPS = 2000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder of the trained sets")
+    parser.add_argument("--arm", choices=ARMS, help="only train this arm")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="to fine-tune on")
+    parser.add_argument("--held-out", type=int, default=50_000, help="tokens to compare on")
+    parser.add_argument("--items", type=int, default=128, help="items a task")
+    parser.add_argument("--prompts", type=int, default=1, help="traced prompts a task")
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    model = api.load_model("specimen")
+    arms = [arguments.arm] if arguments.arm else ARMS
+    results = {arm: train_arm(model, arm, arguments) for arm in arms}
+    for arm, result in results.items():
+        closed = result.comparison.ce_gap_closed
+        print(f"{arm}: {closed.value:.1%} [{closed.low:.1%}, {closed.high:.1%}] of the gap closed")
+    if arguments.arm:
+        return
+    sets = {"packaged": api.load_dictionaries("specimen")}
+    sets |= {arm: api.load_dictionaries(result.out) for arm, result in results.items()}
+    record = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": versions(["pellucid", "torch", "transformers"]),
+        "settings": sets["kl"].manifest.config["training"] | {"trained_before": None},
+        "arms": {arm: result.to_json() for arm, result in results.items()},
+        "tasks": tasks(model, sets, arguments.items),
+        "graphs": graphs(model, sets, arguments.prompts),
+    }
+    write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+
+
+def train_arm(model: LanguageModel, arm: str, arguments: argparse.Namespace) -> FinetuneResult:
+    """The fine-tuned set of an arm; a run that was stopped goes on, a finished one is read."""
+    out = arguments.work / arm
+    return finetune(
+        model,
+        api.load_dictionaries("specimen"),
+        "specimen",
+        out,
+        objective=arm,
+        tokens=arguments.tokens,
+        held_out_tokens=arguments.held_out,
+        resume=out.exists(),
+    )
+
+
+def tasks(
+    model: LanguageModel, sets: dict[str, DictionarySet], items: int
+) -> dict[str, dict[str, float]]:
+    """Accuracy of every task, by the model itself and with all MLPs replaced by each set."""
+    functions = {"original": model.logits}
+    functions |= {name: ReplacementModel(model, each).logits for name, each in sets.items()}
+    found = {name: task_accuracy(function, count=items) for name, function in functions.items()}
+    for name, accuracies in found.items():
+        print(name, {task: round(accuracies[task], 4) for task in TASK_NAMES})
+    return found
+
+
+def graphs(
+    model: LanguageModel, sets: dict[str, DictionarySet], prompts: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores and causal agreement of graphs of the same held-out prompts, means over them."""
+    figures: dict[str, dict[str, list[float]]] = {name: {} for name in sets}
+    for task in TASK_NAMES:
+        for item in evaluation_items(task, SEED, prompts):
+            ids = item.ids[1 : item.spans[-1][0]]
+            for name, each in sets.items():
+                whole = Trace(model, ids, each)
+                graph = whole.graph()
+                check: dict[str, Any] = causal_check(whole.linear, graph) or {}
+                values = dict(graph.scores) | {
+                    f"spearman, {key}": check.get(f"spearman_{key}") for key in ("real", "random")
+                }
+                for key, value in values.items():
+                    if isinstance(value, int | float):
+                        figures[name].setdefault(key, []).append(float(value))
+    for name, values in figures.items():
+        print(name, {key: round(float(np.mean(each)), 4) for key, each in values.items()})
+    return {
+        name: {key: summary(each) for key, each in values.items()}
+        for name, values in figures.items()
+    }
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Mean over prompts with its 95% bootstrap interval."""
+    data, rng = np.array(values), np.random.default_rng(SEED)
+    means = data[rng.integers(len(data), size=(BOOTSTRAPS, len(data)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"mean": float(data.mean()), "low": float(low), "high": float(high), "n": len(data)}
+
+
+if __name__ == "__main__":
+    main()

@@ -128,7 +128,7 @@ def summary(values: list[float]) -> dict[str, float]:
     data, rng = np.array(values), np.random.default_rng(SEED)
     means = data[rng.integers(len(data), size=(BOOTSTRAPS, len(data)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(data.mean()), "low": float(low), "high": float(high), "n": len(data)}
+    return {"value": float(data.mean()), "low": float(low), "high": float(high), "n": len(data)}
 
 
 if __name__ == "__main__":

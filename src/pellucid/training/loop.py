@@ -1,6 +1,5 @@
 """Training from text to saved dictionaries: the shell around the steps."""
 
-import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -28,12 +27,11 @@ from pellucid.training.resumable import (
     begin,
     keep_going,
     put_in_place,
+    warn_of_repetition,
 )
 from pellucid.training.run import Run, RunPlan
 from pellucid.training.run_checkpoint import check_identity
 from pellucid.training.sites import layer_sites
-
-logger = logging.getLogger(__name__)
 
 LOG_STEPS = 10
 LONGEST_CONTEXT = 256
@@ -203,7 +201,7 @@ def _advance(
         nonlocal warned
         for layer, metrics in run.advance().items():
             windows[layer].add(metrics)
-        warned = warned or _warn_of_repetition(run)
+        warned = warned or warn_of_repetition(run.stream.rows, run.plan.total_tokens)
         progress = _progress(run, windows)
         if run.steps % LOG_STEPS == 0:
             log.append(progress)
@@ -229,22 +227,6 @@ def _progress(run: Run, windows: dict[int, Window]) -> TrainProgress:
         seconds_left=(total - run.tokens) / run.tokens_per_second,
         layers=tuple(window.figures() for window in windows.values()),
     )
-
-
-def _warn_of_repetition(run: Run) -> bool:
-    """Whether the text has been read to its end; if so, say how often it will be read."""
-    rows = run.stream.rows
-    if rows.tokens_a_reading is None:
-        return False
-    if rows.tokens_a_reading < run.plan.total_tokens:
-        logger.warning(
-            "the text of %s has %s tokens: it is repeated %d times to train on %s",
-            rows.source.name,
-            f"{rows.tokens_a_reading:,}",
-            math.ceil(run.plan.total_tokens / rows.tokens_a_reading),
-            f"{run.plan.total_tokens:,}",
-        )
-    return True
 
 
 def _finish(

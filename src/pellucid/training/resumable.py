@@ -1,6 +1,7 @@
 """What runs that save themselves share: beginning, going on, stopping, ending in a folder."""
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from pellucid.core.errors import ConfigError, PellucidError
 from pellucid.core.files import storage_errors
 from pellucid.core.manifest import MANIFEST_NAME
+from pellucid.harvest.rows import TokenRows
 from pellucid.training.interrupt import graceful_stop
 from pellucid.training.metrics import MetricsLog
 from pellucid.training.run_checkpoint import (
@@ -104,6 +106,21 @@ def keep_going(
             f"training stopped at {run.tokens:,} of {total_tokens:,} tokens; a checkpoint "
             f"is in {out}: the same command with --resume goes on from it"
         )
+
+
+def warn_of_repetition(rows: TokenRows, total_tokens: int) -> bool:
+    """Whether the text has been read to its end; if so, say how often it will be read."""
+    if rows.tokens_a_reading is None:
+        return False
+    if rows.tokens_a_reading < total_tokens:
+        logger.warning(
+            "the text of %s has %s tokens: it is repeated %d times to train on %s",
+            rows.source.name,
+            f"{rows.tokens_a_reading:,}",
+            math.ceil(total_tokens / rows.tokens_a_reading),
+            f"{total_tokens:,}",
+        )
+    return True
 
 
 def put_in_place(export: Path, out: Path) -> None:

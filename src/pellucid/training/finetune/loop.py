@@ -26,7 +26,14 @@ from pellucid.training.finetune.run import FinetunePlan, FinetuneRun, StepFigure
 from pellucid.training.finetune.subject import check_subject
 from pellucid.training.loop import LOG_STEPS, LONGEST_CONTEXT
 from pellucid.training.metrics import MetricsLog
-from pellucid.training.resumable import CHECKPOINTS, METRICS, begin, keep_going, put_in_place
+from pellucid.training.resumable import (
+    CHECKPOINTS,
+    METRICS,
+    begin,
+    keep_going,
+    put_in_place,
+    warn_of_repetition,
+)
 from pellucid.training.run_checkpoint import check_identity
 
 DEFAULT_TOKENS = 1_000_000
@@ -177,9 +184,12 @@ def _advance(
 ) -> None:
     """Train until the run is over or told to stop, and leave a checkpoint of that moment."""
     log, plan = MetricsLog(out / METRICS), run.plan
+    warned = False
 
     def step() -> None:
+        nonlocal warned
         figures = run.advance()
+        warned = warned or warn_of_repetition(run.rows, plan.total_tokens)
         share_left = (plan.total_steps - run.steps) / run.steps
         progress = FinetuneProgress(
             tokens=run.tokens,

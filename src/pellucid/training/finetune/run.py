@@ -22,7 +22,7 @@ from pellucid.training.finetune.subject import Subject, set_fingerprint
 from pellucid.training.run_checkpoint import RunCheckpoint
 
 _TOKENS_BEFORE = 16_384
-"""How many tokens, at least, are read to measure what the terms are before."""
+"""How many tokens are read to measure what the terms are before, in a run of more than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +103,12 @@ class FinetuneRun:
         dictionaries: what to begin from; left as they are.
         source: the text to train on.
 
+    Attributes:
+        steps: how many are done.
+        seconds: they took.
+        subject: the dictionaries in training.
+        rows: the text.
+
     Raises:
         ConfigError: the model cannot read text as the plan asks.
         DataError: the text has nothing to learn from.
@@ -123,7 +129,7 @@ class FinetuneRun:
         self._tokens = 0
         self._model = model
         self._replacement = ReplacementModel(model, self.subject.trained)
-        self._rows = TokenRows(source, model, length=plan.context_length)
+        self.rows = TokenRows(source, model, length=plan.context_length)
         self._before: Before | None = None
 
     @property
@@ -161,7 +167,7 @@ class FinetuneRun:
             state={
                 "steps": self.steps,
                 "seconds": self.seconds,
-                "text": self._rows.position.to_json(),
+                "text": self.rows.position.to_json(),
                 "before": self._before.to_json(),
                 "settings": self.subject.settings(),
             },
@@ -172,16 +178,16 @@ class FinetuneRun:
         """Go on from a checkpoint of a run with the same identity."""
         state = checkpoint.state
         self.steps, self.seconds, self._tokens = state["steps"], state["seconds"], checkpoint.tokens
-        self._rows.position = TextPosition(**state["text"])
+        self.rows.position = TextPosition(**state["text"])
         self._before = Before.from_json(state["before"])
         self.subject.set_units(self._before.mean_squares)
         self.subject.restore(checkpoint.tensors, state["settings"], self.steps)
 
     def _begin(self) -> Before:
         """Measure what is before on the first text, and go back to its beginning."""
-        start = self._rows.position
-        parts = self._parts(self._draw(_TOKENS_BEFORE))
-        self._rows.position = start
+        start = self.rows.position
+        parts = self._parts(self._draw(min(_TOKENS_BEFORE, self.plan.total_tokens)))
+        self.rows.position = start
         self._before = measure_before(ReplacementModel(self._model, self.subject.start), parts)
         self.subject.set_units(self._before.mean_squares)
         return self._before
@@ -190,7 +196,7 @@ class FinetuneRun:
         """Whole rows that together hold at least so many tokens of text."""
         rows: list[Row] = []
         while sum(len(row.text) for row in rows) < tokens:
-            rows.append(next(self._rows))
+            rows.append(next(self.rows))
         return rows
 
     def _parts(self, rows: list[Row]) -> list[RowBatch]:

@@ -108,6 +108,9 @@ class Subject:
         """Apply the gradients that have gathered, at a learning rate, and forget them."""
         for group, unit in zip(self._adam.param_groups, self._units, strict=True):
             group["lr"] = rate * unit
+            for tensor in group["params"]:
+                if tensor.grad is None:  # no feature of the layer was active
+                    tensor.grad = torch.zeros_like(tensor)
         self._adam.step()
         self.forget()
         for keeper in self.keepers.values():

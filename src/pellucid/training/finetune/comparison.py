@@ -5,7 +5,7 @@ after, and with the same MLPs ablated to their mean; changes are paired by docum
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -153,7 +153,7 @@ def compare(
         ("mean", layers): lambda batch: replaced_logits(model, means, batch.ids, batch.mask),
     }
     sums = {variant: DocumentSums.zeros(rows.documents) for variant in [ORIGINAL, *variants]}
-    meters = [_meters(before, after, layer) for layer in layers]
+    meters = {layer: _meters(before, after, layer) for layer in layers}
     for batch in rows.batches():
         original = original_run(start, RowBatch(batch.ids, batch.mask, batch.text))
         sums[ORIGINAL].add(batch, original.log_probabilities, original.log_probabilities)
@@ -172,7 +172,7 @@ def compare(
         **_changes(sums, layers, seed=seed),
         layers=tuple(
             LayerChange(before=then.result(), after=now.result(), drift=drift.result())
-            for then, now, drift in meters
+            for then, now, drift in meters.values()
         ),
     )
 
@@ -187,16 +187,14 @@ def _meters(before: DictionarySet, after: DictionarySet, layer: int) -> _Meters:
 
 
 def _add_layers(
-    meters: list[_Meters], before: DictionarySet, after: DictionarySet, original: Original
+    meters: Mapping[int, _Meters], before: DictionarySet, after: DictionarySet, original: Original
 ) -> None:
-    outputs = (layer_outputs(each, original.values) for each in (before, after))
-    for (then, now, drift), dictionary, *both in zip(
-        meters, before, *(each.values() for each in outputs), strict=True
-    ):
-        target = original.values[dictionary.write_site]
-        then.add(target, both[0])
-        now.add(target, both[1])
-        drift.add(both[0].codes, both[1].codes)
+    old, new = (layer_outputs(each, original.values) for each in (before, after))
+    for layer, (then, now, drift) in meters.items():
+        target = original.values[before[layer].write_site]
+        then.add(target, old[layer])
+        now.add(target, new[layer])
+        drift.add(old[layer].codes, new[layer].codes)
 
 
 def _logits_of(replacement: ReplacementModel) -> Callable[[DocumentBatch], Tensor]:

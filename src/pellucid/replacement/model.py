@@ -12,7 +12,7 @@ from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.models.model import LanguageModel
 from pellucid.replacement.functions import mlp_functions
 from pellucid.replacement.local import LocalReplacement, Missing, local_replacement
-from pellucid.replacement.splice import OnReplaced, spliced_logits
+from pellucid.replacement.splice import spliced_logits
 
 
 class ReplacementModel:
@@ -55,15 +55,8 @@ class ReplacementModel:
         ids: Int[Tensor, "B S"],
         mask: Bool[Tensor, "B S"] | None = None,
         layers: Collection[int] | None = None,
-        on_replaced: OnReplaced | None = None,
     ) -> Float[Tensor, "B S V"]:
         """`logits`, followed by autograd where it tracks the dictionaries.
-
-        Args:
-            ids: token ids.
-            mask: True at real tokens; None when nothing is padded.
-            layers: see `logits`.
-            on_replaced: see `splice.spliced_logits`.
 
         Raises:
             ConfigError: see `logits`.
@@ -78,7 +71,7 @@ class ReplacementModel:
         functions = mlp_functions(self.dictionaries, chosen)
         reads = {layer: self.dictionaries[layer].read_site for layer in chosen}
         sites = {layer: site for layer, site in reads.items() if isinstance(site, Site)}
-        return spliced_logits(self.model, functions, ids, mask, sites, on_replaced)
+        return spliced_logits(self.model, functions, ids, mask, sites)
 
     def local(self, ids: Int[Tensor, " S"], missing: Missing = "refuse") -> LocalReplacement:
         """The local replacement model of one prompt; see `local.decompose`.

@@ -11,7 +11,6 @@ from pellucid.models.model import LanguageModel
 from pellucid.models.taps import TapCall, TapFunction
 
 MlpFunction = Callable[[Tensor], Tensor]
-OnReplaced = Callable[[int, Tensor, Tensor], None]
 
 
 def anchor_mask(
@@ -46,7 +45,6 @@ def spliced_logits(
     ids: Int[Tensor, "B S"],
     mask: Bool[Tensor, "B S"] | None = None,
     read_sites: Mapping[int, Site] | None = None,
-    on_replaced: OnReplaced | None = None,
 ) -> Float[Tensor, "B S V"]:
     """Logits of the model with the MLPs of some layers replaced.
 
@@ -57,7 +55,6 @@ def spliced_logits(
         ids: token ids.
         mask: True at real tokens; None when nothing is padded.
         read_sites: layer -> what its function takes instead of `mlp_in`.
-        on_replaced: told, layer by layer, what the MLP itself wrote and what its function did.
     """
     read_sites = read_sites or {}
     keep_BS1 = anchor_mask(model, ids, mask)[..., None]
@@ -73,8 +70,6 @@ def spliced_logits(
         ) -> Tensor:
             x = inputs.pop(layer)
             replaced = function(x.reshape(-1, x.shape[-1])).reshape(value.shape)
-            if on_replaced:
-                on_replaced(layer, value, replaced)
             # Nothing replaced reaches a kept position, so no gradient needs to go back through it.
             return torch.where(keep_BS1, value.detach(), replaced.to(value.dtype))
 

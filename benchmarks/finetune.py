@@ -1,15 +1,14 @@
 """What does the end-to-end pass gain, what does it cost, and is it the KL term or more training?
 
-Fine-tunes the packaged transcoders on the specimen's text with the KL term and, as the control,
-with the same tokens, rates and local term but without it; compares both with the packaged ones on
-the same held-out documents, in tasks, and in graphs of held-out prompts. From the root:
+Fine-tunes the packaged transcoders on the specimen's text with the default settings, as the control
+without the KL term but the same in all else, and with settings that care less for each layer;
+compares all with the packaged ones on the same held-out documents, in tasks, and in graphs of
+held-out prompts. From the root:
 
-    python -m benchmarks.finetune --work /tmp/finetune --arm kl
-    python -m benchmarks.finetune --work /tmp/finetune --arm local
     python -m benchmarks.finetune --work /tmp/finetune
 
-The first two train an arm each and go on where they were stopped; the last measures and writes
-`results/finetune.json`.
+trains what is not trained yet (a run that was stopped goes on), measures, and writes
+`results/finetune.json`; `--train-only --arms kl` only trains.
 """
 
 import argparse
@@ -33,7 +32,16 @@ from pellucid.specimen.tasks import TASK_NAMES, evaluation_items, task_accuracy
 from pellucid.training.finetune import FinetuneResult, finetune
 
 RESULTS = Path(__file__).parent / "results" / "finetune.json"
-ARMS = ("kl", "local")
+ARMS: dict[str, dict[str, Any]] = {
+    "kl": {"tokens": 1_000_000},
+    "local": {"tokens": 1_000_000, "objective": "local"},
+    "closer": {
+        "tokens": 800_000,
+        "local_weight": 0.03,
+        "encoder_rate": 0.5,
+        "learning_rate": 6e-4,
+    },
+}
 SEED = 1
 BOOTSTRAPS = 2000
 
@@ -41,20 +49,20 @@ BOOTSTRAPS = 2000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder of the trained sets")
-    parser.add_argument("--arm", choices=ARMS, help="only train this arm")
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="to fine-tune on")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--held-out", type=int, default=50_000, help="tokens to compare on")
     parser.add_argument("--items", type=int, default=128, help="items a task")
     parser.add_argument("--prompts", type=int, default=1, help="traced prompts a task")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     model = api.load_model("specimen")
-    arms = [arguments.arm] if arguments.arm else ARMS
+    arms: list[str] = arguments.arms
     results = {arm: train_arm(model, arm, arguments) for arm in arms}
     for arm, result in results.items():
         closed = result.comparison.ce_gap_closed
         print(f"{arm}: {closed.value:.1%} [{closed.low:.1%}, {closed.high:.1%}] of the gap closed")
-    if arguments.arm:
+    if arguments.train_only:
         return
     sets = {"packaged": api.load_dictionaries("specimen")}
     sets |= {arm: api.load_dictionaries(result.out) for arm, result in results.items()}
@@ -62,12 +70,19 @@ def main() -> None:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "versions": versions(["pellucid", "torch", "transformers"]),
-        "settings": sets["kl"].manifest.config["training"] | {"trained_before": None},
+        "settings": {arm: settings(sets[arm]) for arm in arms},
         "arms": {arm: result.to_json() for arm, result in results.items()},
         "tasks": tasks(model, sets, arguments.items),
         "graphs": graphs(model, sets, arguments.prompts),
     }
     write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+
+
+def settings(dictionaries: DictionarySet) -> dict[str, Any]:
+    """How a set was fine-tuned."""
+    assert dictionaries.manifest is not None
+    config = dictionaries.manifest.config["training"]
+    return {name: value for name, value in config.items() if name != "trained_before"}
 
 
 def train_arm(model: LanguageModel, arm: str, arguments: argparse.Namespace) -> FinetuneResult:
@@ -78,10 +93,9 @@ def train_arm(model: LanguageModel, arm: str, arguments: argparse.Namespace) -> 
         api.load_dictionaries("specimen"),
         "specimen",
         out,
-        objective=arm,
-        tokens=arguments.tokens,
         held_out_tokens=arguments.held_out,
         resume=out.exists(),
+        **ARMS[arm],
     )
 
 

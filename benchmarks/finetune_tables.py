@@ -9,7 +9,12 @@ from benchmarks.tracked import RESULTS as TRACKED
 
 FINETUNING_PAGE = PAGE.with_name("finetuning.md")
 Record = dict[str, Any]
-ARMS = {"kl": "with the KL term", "local": "the control"}
+ARMS = {"kl": "fine-tuned", "local": "the control", "closer": "closer"}
+
+
+def arms(result: Record) -> dict[str, str]:
+    """What each arm that was measured is called."""
+    return {arm: said for arm, said in ARMS.items() if arm in result["arms"]}
 
 
 def tracked(result: Record) -> str:
@@ -29,11 +34,11 @@ def tracked(result: Record) -> str:
 
 def predictions(result: Record) -> str:
     """Predictions before and after, a row a set."""
-    compared = {arm: result["arms"][arm]["finetune"] for arm in ARMS}
+    compared = {arm: result["arms"][arm]["finetune"] for arm in arms(result)}
     before = compared["kl"]
     rows = [["the model itself", f"{before['original_ce']:.4f}", "", "", "", "", ""]]
     rows.append(["packaged", *_prediction(before["before"]), "", ""])
-    for arm, said in ARMS.items():
+    for arm, said in arms(result).items():
         found = compared[arm]
         closed = [_share(found["ce_gap_closed"]), _share(found["kl_closed"])]
         rows.append([said, *_prediction(found["after"]), *closed])
@@ -54,7 +59,7 @@ def _share(change: Record) -> str:
 def layers(result: Record) -> str:
     """Figures and drift of each layer, a row an arm and layer."""
     rows = []
-    for arm, said in ARMS.items():
+    for arm, said in arms(result).items():
         for layer in result["arms"][arm]["finetune"]["layers"]:
             then, now, drift = layer["before"], layer["after"], layer["drift"]
             spreads = [drift[f"{name}"] for name in ("encoder_cosine", "decoder_cosine")]
@@ -80,7 +85,7 @@ def layers(result: Record) -> str:
 
 def tasks(result: Record) -> str:
     """Accuracy by task, a row a task."""
-    sets = {"original": "the model itself", "packaged": "packaged"} | ARMS
+    sets = {"original": "the model itself", "packaged": "packaged"} | arms(result)
     found = result["tasks"]
     names = [name for name in found["original"] if f"{name}_1" in found["original"]]
     names += [name for name in found["original"] if name.rstrip("12345_") == name]
@@ -93,7 +98,7 @@ def tasks(result: Record) -> str:
 
 def graphs(result: Record) -> str:
     """Scores and causal agreement, a row a figure."""
-    sets = {"packaged": "packaged"} | ARMS
+    sets = {"packaged": "packaged"} | arms(result)
     found = result["graphs"]
     wanted = ("replacement", "completeness", "spearman, real", "spearman, random")
     rows = [[name, *(figure(found[each][name]) for each in sets)] for name in wanted]

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--held-out", type=int, default=50_000, help="tokens to compare on")
     parser.add_argument("--items", type=int, default=128, help="items a task")
-    parser.add_argument("--prompts", type=int, default=1, help="traced prompts a task")
+    parser.add_argument("--prompts", type=int, default=2, help="traced prompts a task")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     model = api.load_model("specimen")
@@ -66,16 +66,36 @@ def main() -> None:
         return
     sets = {"packaged": api.load_dictionaries("specimen")}
     sets |= {arm: api.load_dictionaries(result.out) for arm, result in results.items()}
+    measured = {name: measure_set(model, name, each, arguments) for name, each in sets.items()}
     record = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "versions": versions(["pellucid", "torch", "transformers"]),
         "settings": {arm: settings(sets[arm]) for arm in arms},
         "arms": {arm: result.to_json() for arm, result in results.items()},
-        "tasks": tasks(model, sets, arguments.items),
-        "graphs": graphs(model, sets, arguments.prompts),
+        "tasks": {"original": task_accuracy(model.logits, count=arguments.items)}
+        | {name: each["tasks"] for name, each in measured.items()},
+        "graphs": {
+            name: {key: summary(values) for key, values in each["graphs"].items()}
+            for name, each in measured.items()
+        },
     }
     write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+
+
+def measure_set(
+    model: LanguageModel, name: str, dictionaries: DictionarySet, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Tasks and graphs of a set, kept in the working folder."""
+    file = arguments.work / f"{name}.json"
+    if not file.exists():
+        logits = ReplacementModel(model, dictionaries).logits
+        record = {
+            "tasks": task_accuracy(logits, count=arguments.items),
+            "graphs": graphs(model, dictionaries, arguments.prompts),
+        }
+        write_text(file, json.dumps(record, indent=2) + "\n")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def settings(dictionaries: DictionarySet) -> dict[str, Any]:
@@ -99,42 +119,23 @@ def train_arm(model: LanguageModel, arm: str, arguments: argparse.Namespace) -> 
     )
 
 
-def tasks(
-    model: LanguageModel, sets: dict[str, DictionarySet], items: int
-) -> dict[str, dict[str, float]]:
-    """Accuracy of every task, by the model itself and with all MLPs replaced by each set."""
-    functions = {"original": model.logits}
-    functions |= {name: ReplacementModel(model, each).logits for name, each in sets.items()}
-    found = {name: task_accuracy(function, count=items) for name, function in functions.items()}
-    for name, accuracies in found.items():
-        print(name, {task: round(accuracies[task], 4) for task in TASK_NAMES})
-    return found
-
-
 def graphs(
-    model: LanguageModel, sets: dict[str, DictionarySet], prompts: int
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores and causal agreement of graphs of the same held-out prompts, means over them."""
-    figures: dict[str, dict[str, list[float]]] = {name: {} for name in sets}
+    model: LanguageModel, dictionaries: DictionarySet, prompts: int
+) -> dict[str, list[float]]:
+    """Scores and causal agreement of graphs of held-out prompts, a value a prompt."""
+    figures: dict[str, list[float]] = {}
     for task in TASK_NAMES:
         for item in evaluation_items(task, SEED, prompts):
-            ids = item.ids[1 : item.spans[-1][0]]
-            for name, each in sets.items():
-                whole = Trace(model, ids, each)
-                graph = whole.graph()
-                check: dict[str, Any] = causal_check(whole.linear, graph) or {}
-                values = dict(graph.scores) | {
-                    f"spearman, {key}": check.get(f"spearman_{key}") for key in ("real", "random")
-                }
-                for key, value in values.items():
-                    if isinstance(value, int | float):
-                        figures[name].setdefault(key, []).append(float(value))
-    for name, values in figures.items():
-        print(name, {key: round(float(np.mean(each)), 4) for key, each in values.items()})
-    return {
-        name: {key: summary(each) for key, each in values.items()}
-        for name, values in figures.items()
-    }
+            whole = Trace(model, item.ids[1 : item.spans[-1][0]], dictionaries)
+            graph = whole.graph()
+            check: dict[str, Any] = causal_check(whole.linear, graph) or {}
+            values = dict(graph.scores) | {
+                f"spearman, {key}": check.get(f"spearman_{key}") for key in ("real", "random")
+            }
+            for key, value in values.items():
+                if isinstance(value, int | float):
+                    figures.setdefault(key, []).append(float(value))
+    return figures
 
 
 def summary(values: list[float]) -> dict[str, float]:

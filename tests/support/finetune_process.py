@@ -10,7 +10,7 @@ from pellucid.core.errors import PellucidError
 from pellucid.training.finetune import FinetuneProgress, finetune
 from support.finetuning import BATCH_TOKENS, TEXT, tiny_subject, trained_transcoders
 
-STEPS = 20
+STEPS = 12
 
 
 def main(out: str, *flags: str) -> int:

@@ -62,7 +62,7 @@ def layers(result: Record) -> str:
     for arm, said in arms(result).items():
         for layer in result["arms"][arm]["finetune"]["layers"]:
             then, now, drift = layer["before"], layer["after"], layer["drift"]
-            spreads = [drift[f"{name}"] for name in ("encoder_cosine", "decoder_cosine")]
+            spreads = [drift["encoder_cosine"], drift["decoder_cosine"]]
             rows.append(
                 [
                     said,
@@ -84,14 +84,13 @@ def layers(result: Record) -> str:
 
 
 def tasks(result: Record) -> str:
-    """Accuracy by task, a row a task."""
+    """Accuracy by task, a row a task in which any set differs from the model itself."""
     sets = {"original": "the model itself", "packaged": "packaged"} | arms(result)
-    found = result["tasks"]
-    names = [name for name in found["original"] if f"{name}_1" in found["original"]]
-    names += [name for name in found["original"] if name.rstrip("12345_") == name]
+    found = [result["tasks"][each] for each in sets]
     rows = [
-        [name.replace("_", " "), *(f"{found[each][name]:.1%}" for each in sets)]
-        for name in dict.fromkeys(names)
+        [name.replace("_", " "), *(f"{each[name]:.1%}" for each in found)]
+        for name in found[0]
+        if len({each[name] for each in found}) > 1
     ]
     return markdown(f"task, {', '.join(sets.values())}", rows)
 

@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "finetune.json"
 ARMS: dict[str, dict[str, Any]] = {
     "kl": {"tokens": 1_000_000},
     "local": {"tokens": 1_000_000, "objective": "local"},
-    "closer": {
+    "looser": {
         "tokens": 800_000,
         "local_weight": 0.03,
         "encoder_rate": 0.5,

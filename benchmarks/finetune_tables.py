@@ -9,7 +9,7 @@ from benchmarks.tracked import RESULTS as TRACKED
 
 FINETUNING_PAGE = PAGE.with_name("finetuning.md")
 Record = dict[str, Any]
-ARMS = {"kl": "fine-tuned", "local": "the control", "closer": "closer"}
+ARMS = {"kl": "fine-tuned", "local": "the control", "looser": "looser"}
 
 
 def arms(result: Record) -> dict[str, str]:

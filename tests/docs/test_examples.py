@@ -13,11 +13,13 @@ import pytest
 
 from pellucid.cli import main
 from pellucid.specimen.tasks import task_accuracy
+from pellucid.training.finetune import finetune
 from pellucid.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FEW = {
+    re.compile(r"--finetune-tokens \S+"): "--finetune-tokens 3k",
     re.compile(r"--tokens \S+"): "--tokens 9k",
     re.compile(r"--questions \S+"): "--questions 150 --max-features 16",
     re.compile(r"(?<=verify fit )"): "--refits 0 --folds 3 ",
@@ -33,7 +35,8 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(train.__kwdefaults__, "held_out_tokens", 2_000)
+    for function in (train, finetune):
+        monkeypatch.setitem(function.__kwdefaults__, "held_out_tokens", 2_000)
     monkeypatch.setitem(task_accuracy.__kwdefaults__, "count", 8)
     namespace: dict[str, object] = {"__name__": "example"}
     for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):

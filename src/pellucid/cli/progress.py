@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from pellucid.training import TrainProgress
+    from pellucid.training.finetune import FinetuneProgress
     from pellucid.training.measure import Measured
 
 Counter = Callable[[int, int], None]
@@ -85,6 +86,28 @@ def _measured(now: "Measured") -> str:
     if now.kl is None:
         return shares
     return f"CE {now.ce:.4f} (original {now.original_ce:.4f}), KL {now.kl:.4f}, {shares}"
+
+
+@contextmanager
+def finetuning(console: Console, *, shown: bool) -> Iterator[Callable[["FinetuneProgress"], None]]:
+    """A bar over tokens, with the speed, the KL divergence and the layers' mean FVU and L0."""
+    figures = TextColumn("{task.fields[figures]}")
+    with _bar(console, TextColumn("{task.percentage:>3.0f}%"), figures, shown=shown) as bar:
+        task = bar.add_task("fine-tuning", total=None, figures="")
+
+        def show(now: "FinetuneProgress") -> None:
+            seen = now.figures
+            divergence = "" if seen.kl is None else f"KL {seen.kl:.4f}, "
+            bar.update(
+                task,
+                completed=now.tokens,
+                total=now.total_tokens,
+                figures=f"{now.tokens_per_second:,.0f} tokens/s, {divergence}"
+                f"FVU {fmean(layer.fvu for layer in seen.layers):.4f}, "
+                f"L0 {fmean(layer.l0 for layer in seen.layers):.1f}",
+            )
+
+        yield show
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pellucid.cli.values import parse_count, parse_seed
 
 if TYPE_CHECKING:
     from pellucid.training import TrainProgress
+    from pellucid.training.finetune import FinetuneProgress
 
 DEBUG_VARIABLE = "PELLUCID_DEBUG"
 """Set to 1 for tracebacks and the warnings of libraries."""
@@ -56,6 +57,10 @@ class Run:
     ) -> AbstractContextManager[tuple[Callable[["TrainProgress"], None], progress.Cached]]:
         """A progress bar for training, and caching before it; `--quiet` hides it."""
         return progress.training(self.remarks, shown=not self.quiet)
+
+    def finetuning(self) -> AbstractContextManager[Callable[["FinetuneProgress"], None]]:
+        """A progress bar for fine-tuning; `--quiet` hides it."""
+        return progress.finetuning(self.remarks, shown=not self.quiet)
 
     def stages(self) -> AbstractContextManager[progress.Stages]:
         """A progress bar over named stages; `--quiet` hides it."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.finetune import BEFORE, Finetune, check_flags, run_finetune
 from pellucid.cli.run import Run
 from pellucid.cli.values import parse_count, parse_counts, parse_layers
 from pellucid.core.errors import ConfigError
@@ -20,6 +21,7 @@ Packing = Literal["documents", "packed"]
 
 def train(
     run: Run,
+    context: typer.Context,
     model: options.Model,
     out: options.OutFolder,
     data: Annotated[
@@ -156,13 +158,38 @@ def train(
             "--track", metavar="NAME", help="Draw curves: tensorboard, wandb. Repeatable."
         ),
     ] = None,
+    finetune: Annotated[
+        Finetune | None,
+        typer.Option(
+            "--finetune",
+            help="Then train end to end, all MLPs replaced, lowering the KL divergence at the "
+            "output; local is the control without it.",
+        ),
+    ] = None,
+    finetune_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--finetune-tokens",
+            parser=parse_count,
+            metavar="N",
+            help="Tokens of that, 1M by default.",
+        ),
+    ] = None,
+    dictionaries: Annotated[
+        str | None,
+        typer.Option(
+            "--dictionaries",
+            metavar="DICTS",
+            help="Fine-tune these (folder, hub id, specimen) instead of training new ones.",
+        ),
+    ] = None,
     resume: options.Resume = False,
 ) -> None:
     """Train dictionaries on a model's activations.
 
     One dictionary a layer; all layers are trained in one pass. A run that is stopped or killed
     goes on with --resume and ends with the same weights. Figures at the end are taken on held-out
-    text.
+    text. With --finetune the dictionaries of ordinary training stay in DIR/before.
     """
     import torch
 
@@ -178,14 +205,22 @@ def train(
         settings["prefixes"] = options.parsed("--prefixes", parse_counts, prefixes)
     settings |= _size(features, expansion)
     by_path = read is not None or write is not None
+    check_flags(context)
     sources = data or [options.or_specimen(None, model, "--data")]
     loaded = api.load_model(model, device=run.device, generic=by_path)
+    finetuning: dict[str, Any] = {"objective": finetune, "tokens": finetune_tokens}
+    finetuning |= {"store": getattr(torch, store), "context_length": context_length}
+    finetuning |= {"field": field, "resume": resume}
+    if dictionaries is not None:
+        run_finetune(run, loaded, dictionaries, sources, out, ordinary=None, **finetuning)
+        return
     chosen = None if layers is None else options.parsed("--layers", parse_layers, layers)
+    folder = out if finetune is None else out / BEFORE
     with run.training() as (on_progress, on_cache):
         result = run_training(
             loaded,
             sources,
-            out,
+            folder,
             tokens=tokens,
             layers=chosen,
             read=read,
@@ -205,6 +240,9 @@ def train(
             on_cache=on_cache,
             **settings,
         )
+    if finetune is not None:
+        run_finetune(run, loaded, folder, sources, out, ordinary=result.to_json(), **finetuning)
+        return
     run.report(
         result.to_json(),
         fidelity_table(result.layers),

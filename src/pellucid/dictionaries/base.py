@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from pellucid.core.errors import DictionaryError
 from pellucid.core.types import AnySite, SparseCodes
 from pellucid.dictionaries.activations import Activation
-from pellucid.kernels.dispatch import decode
+from pellucid.kernels.dispatch import decode, encode, is_tracked
 
 ACTIVATION_PREFIX = "activation_function."
 _BLOCK_VALUES = 2**23  # pre-activations held at once: 32 MiB in float32
@@ -114,9 +115,19 @@ class Dictionary(nn.Module, ABC):
         return pre
 
     def encode(self, x: Float[Tensor, "N d_in"]) -> SparseCodes:
-        """Feature activations of each row of x, computed by blocks of rows to bound memory."""
-        rows = max(1, _BLOCK_VALUES // self.num_features)
-        return _join([self.activation(self.pre_activations(part)) for part in x.split(rows)])
+        """Feature activations of each row of x, computed by blocks of rows to bound memory.
+
+        Where autograd tracks x or the encoder, gradients go back through the active features, and
+        nothing of the size of all pre-activations is kept.
+        """
+        with torch.no_grad():
+            rows = max(1, _BLOCK_VALUES // self.num_features)
+            codes = _join([self.activation(self.pre_activations(part)) for part in x.split(rows)])
+        if not is_tracked(x, self.W_enc, self.b_enc, self.b_dec) or not codes.values.shape[1]:
+            return codes
+        inputs = self.encoder_input(self._accept(x))
+        weight, bias = self.W_enc.to(inputs.dtype), self.b_enc.to(inputs.dtype)
+        return replace(codes, values=encode(inputs, weight, bias, codes.values, codes.indices))
 
     def activations_of(
         self, x: Float[Tensor, "N d_in"], tokens: Int[Tensor, " n"], features: Int[Tensor, " n"]

@@ -112,7 +112,7 @@ class TokenRows:
                 f"rows of {length} tokens do not fit the model; use a length up to its context of "
                 f"{model.context_length}"
             )
-        self.source = source
+        self.source, self.name = source, source.name
         self.length = length
         self.tokens_a_reading: int | None = None
         self._special = model.special_tokens.structural.union(*self._frame)

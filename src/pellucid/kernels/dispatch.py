@@ -1,7 +1,8 @@
 """Which implementation serves the tensors at hand.
 
 Fast ones on the CPU, Triton's on a GPU where Triton is installed, and the definition elsewhere.
-Only the definition is differentiable, so tensors that autograd tracks get it everywhere.
+They are not differentiable: tensors that autograd tracks are decoded by `tracked.py`, and have
+their k largest chosen by the definition.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pellucid.core.errors import ConfigError
+from pellucid.kernels import tracked
 from pellucid.kernels.pairs import FeaturePairs, RowGradients
 
 IMPLEMENTATIONS = ("reference", "cpu", "triton")
@@ -39,7 +41,20 @@ def decode(
     values: Float[Tensor, "N K"], indices: Int[Tensor, "N K"], weight: Float[Tensor, "F D"]
 ) -> Float[Tensor, "N D"]:
     """Row n is the sum over j of values[n, j] * weight[indices[n, j]]."""
+    if is_tracked(values, weight) and _asked.get() is None and values.shape[1]:
+        return tracked.decode(values, indices, weight)
     return _implementation(values, weight).decode(values, indices, weight)
+
+
+def encode(
+    inputs: Float[Tensor, "N D"],
+    weight: Float[Tensor, "F D"],
+    bias: Float[Tensor, " F"],
+    values: Float[Tensor, "N K"],
+    indices: Int[Tensor, "N K"],
+) -> Float[Tensor, "N K"]:
+    """Values found without autograd, tied to what they were computed from: see `tracked.encode`."""
+    return tracked.encode(inputs, weight, bias, values, indices)
 
 
 def row_gradients(
@@ -51,6 +66,11 @@ def row_gradients(
     """Gradients of the weights through sparse codes: see `reference.row_gradients`."""
     chosen = _implementation(output_gradients, inputs, W_dec)
     return chosen.row_gradients(pairs, output_gradients, inputs, W_dec)
+
+
+def is_tracked(*tensors: Tensor) -> bool:
+    """Whether autograd follows what is computed from these."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 @contextmanager
@@ -80,12 +100,12 @@ def using(name: str) -> Iterator[None]:
 
 
 def _implementation(*tensors: Tensor) -> ModuleType:
-    tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    follows = is_tracked(*tensors)
     devices = {tensor.device for tensor in tensors}
     asked = _asked.get()
     if asked is None:
         kinds = {device.type for device in devices}
-        if tracked or len(devices) > 1:
+        if follows or len(devices) > 1:
             asked = "reference"  # which says what is wrong with several devices
         elif kinds == {"cpu"}:
             asked = "cpu"
@@ -94,13 +114,13 @@ def _implementation(*tensors: Tensor) -> ModuleType:
         else:
             asked = "reference"
     elif asked != "reference":
-        _check(asked, tracked, devices)
+        _check(asked, follows, devices)
     return import_module(f"pellucid.kernels.{asked}")
 
 
-def _check(asked: str, tracked: bool, devices: set[torch.device]) -> None:
+def _check(asked: str, follows: bool, devices: set[torch.device]) -> None:
     """Refuse what the implementation that was asked for cannot do."""
-    if tracked:
+    if follows:
         raise ConfigError(
             f"the {asked} kernels were asked for, and autograd tracks their inputs; "
             "only the reference is differentiable: use torch.no_grad() or ask for 'reference'"

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.models.model import LanguageModel
 from pellucid.replacement.functions import mlp_functions
 from pellucid.replacement.local import LocalReplacement, Missing, local_replacement
-from pellucid.replacement.splice import replaced_logits
+from pellucid.replacement.splice import spliced_logits
 
 
 class ReplacementModel:
@@ -33,6 +34,7 @@ class ReplacementModel:
         self.model = model
         self.dictionaries = dictionaries
 
+    @torch.no_grad()
     def logits(
         self,
         ids: Int[Tensor, "B S"],
@@ -46,6 +48,20 @@ class ReplacementModel:
             DictionaryError: a dictionary that does not write an MLP's output, or a cross-layer
                 transcoder of a layer without those below it.
         """
+        return self.tracked_logits(ids, mask, layers)
+
+    def tracked_logits(
+        self,
+        ids: Int[Tensor, "B S"],
+        mask: Bool[Tensor, "B S"] | None = None,
+        layers: Collection[int] | None = None,
+    ) -> Float[Tensor, "B S V"]:
+        """`logits`, followed by autograd where it tracks the dictionaries.
+
+        Raises:
+            ConfigError: see `logits`.
+            DictionaryError: see `logits`.
+        """
         chosen = self.dictionaries.layers if layers is None else sorted(layers)
         missing = sorted(set(chosen) - set(self.dictionaries.layers))
         if missing:
@@ -55,7 +71,7 @@ class ReplacementModel:
         functions = mlp_functions(self.dictionaries, chosen)
         reads = {layer: self.dictionaries[layer].read_site for layer in chosen}
         sites = {layer: site for layer, site in reads.items() if isinstance(site, Site)}
-        return replaced_logits(self.model, functions, ids, mask, sites)
+        return spliced_logits(self.model, functions, ids, mask, sites)
 
     def local(self, ids: Int[Tensor, " S"], missing: Missing = "refuse") -> LocalReplacement:
         """The local replacement model of one prompt; see `local.decompose`.

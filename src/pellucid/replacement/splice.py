@@ -35,6 +35,17 @@ def replaced_logits(
     mask: Bool[Tensor, "B S"] | None = None,
     read_sites: Mapping[int, Site] | None = None,
 ) -> Float[Tensor, "B S V"]:
+    """`spliced_logits` without gradients."""
+    return spliced_logits(model, functions, ids, mask, read_sites)
+
+
+def spliced_logits(
+    model: LanguageModel,
+    functions: Mapping[int, MlpFunction],
+    ids: Int[Tensor, "B S"],
+    mask: Bool[Tensor, "B S"] | None = None,
+    read_sites: Mapping[int, Site] | None = None,
+) -> Float[Tensor, "B S V"]:
     """Logits of the model with the MLPs of some layers replaced.
 
     Args:
@@ -59,7 +70,8 @@ def replaced_logits(
         ) -> Tensor:
             x = inputs.pop(layer)
             replaced = function(x.reshape(-1, x.shape[-1])).reshape(value.shape)
-            return torch.where(keep_BS1, value, replaced.to(value.dtype))
+            # Nothing replaced reaches a kept position, so no gradient needs to go back through it.
+            return torch.where(keep_BS1, value.detach(), replaced.to(value.dtype))
 
         read_site = read_sites.get(layer, Site("mlp_in", layer))
         taps += [(read_site, remember), (Site("mlp_out", layer), replace)]

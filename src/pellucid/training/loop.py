@@ -1,9 +1,7 @@
 """Training from text to saved dictionaries: the shell around the steps."""
 
-import logging
 import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 
 from pellucid.core.config import config_from_dict
-from pellucid.core.errors import ConfigError, PellucidError
+from pellucid.core.errors import ConfigError
 from pellucid.core.files import storage_errors
 from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
@@ -29,29 +27,22 @@ from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.card import CARD_NAME, write_card
 from pellucid.training.config import TrainConfig
-from pellucid.training.interrupt import graceful_stop
 from pellucid.training.measure import Measurement
 from pellucid.training.metrics import TrainProgress, Window
 from pellucid.training.recorder import Recorder
-from pellucid.training.run import Run, RunPlan
-from pellucid.training.run_checkpoint import (
-    check_identity,
-    has_checkpoint,
-    save_checkpoint,
+from pellucid.training.resumable import (
+    CHECKPOINTS,
+    begin,
+    keep_going,
+    put_in_place,
+    warn_of_repetition,
 )
+from pellucid.training.run import Run, RunPlan
+from pellucid.training.run_checkpoint import check_identity, has_checkpoint, load_newest
 from pellucid.training.sites import layer_sites
-
-logger = logging.getLogger(__name__)
 
 LONGEST_CONTEXT = 256
 """Tokens of text the model reads at once, unless its context is shorter or another is asked for."""
-_CHECKPOINTS = "checkpoints"
-
-
-class TrainingStoppedError(PellucidError):
-    """Training was interrupted; a checkpoint holds what it reached."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +189,7 @@ def train(
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if not (out / MANIFEST_NAME).exists():
-        _begin(run, out, resume=resume)
+        begin(run, out, resume=resume)
         _advance(run, out, checkpoint_seconds, recorder, on_progress)
         if processes.first:
             whole = run if processes.mesh is None else _whole(run, model, train_text, out)
@@ -287,20 +278,11 @@ def _check_unused(out: Path) -> None:
         raise ConfigError(
             f"{out} already holds trained dictionaries; train into another folder or delete them"
         )
-    if has_checkpoint(out / _CHECKPOINTS):
+    if has_checkpoint(out / CHECKPOINTS):
         raise ConfigError(
             f"{out} already holds a run that is not finished; resume it, or train into another "
             "folder"
         )
-
-
-def _begin(run: Run, out: Path, *, resume: bool) -> None:
-    """Put the run where it has to start: at its beginning, or at the newest checkpoint."""
-    folder = out / _CHECKPOINTS
-    if has_checkpoint(folder):
-        run.restore(folder, out)
-    elif resume:
-        logger.warning("%s holds no checkpoint yet; starting from the beginning", out)
 
 
 def _advance(
@@ -312,29 +294,27 @@ def _advance(
 ) -> None:
     """Train until the run is over or told to stop, and leave a checkpoint of that moment."""
     windows = {layer: Window(layer) for layer in run.plan.sites}
-    first, saved, warned, stopping = run.steps, time.monotonic(), False, False
-    following = nullcontext() if recorder is None else recorder.following(run)
-    with graceful_stop() as stop, following:
-        while run.steps < run.plan.total_steps and not stopping:
-            for layer, metrics in run.advance().items():
-                windows[layer].add(metrics)
-            warned = warned or _warn_of_repetition(run)
-            progress = _progress(run, windows)
-            if recorder is not None:
-                progress = recorder.record(progress, run)
-                if on_progress:
-                    on_progress(progress)
-            due = time.monotonic() - saved >= checkpoint_seconds
-            stopping, due = run.processes.agree(stop.asked, due and run.processes.first)
-            if due:
-                save_checkpoint(out / _CHECKPOINTS, run.checkpoint(), run.processes)
-                saved = time.monotonic()
-        if run.steps > first:
-            save_checkpoint(out / _CHECKPOINTS, run.checkpoint(), run.processes)
-    if stopping:
-        raise TrainingStoppedError(
-            f"training stopped at {run.tokens:,} of {run.plan.total_tokens:,} tokens; a checkpoint "
-            f"is in {out}: the same command with --resume goes on from it"
+    warned = False
+
+    def step() -> None:
+        nonlocal warned
+        for layer, metrics in run.advance().items():
+            windows[layer].add(metrics)
+        warned = warned or warn_of_repetition(run.stream.source, run.plan.total_tokens)
+        progress = _progress(run, windows)
+        if recorder is not None:
+            progress = recorder.record(progress, run)
+            if on_progress:
+                on_progress(progress)
+
+    with nullcontext() if recorder is None else recorder.following(run):
+        keep_going(
+            run,
+            out,
+            step,
+            total_steps=run.plan.total_steps,
+            total_tokens=run.plan.total_tokens,
+            checkpoint_seconds=checkpoint_seconds,
         )
 
 
@@ -349,27 +329,11 @@ def _progress(run: Run, windows: dict[int, Window]) -> TrainProgress:
     )
 
 
-def _warn_of_repetition(run: Run) -> bool:
-    """Whether the text has been read to its end; if so, say how often it will be read."""
-    source = run.stream.source
-    if source.tokens_a_reading is None:
-        return False
-    if source.tokens_a_reading < run.plan.total_tokens:
-        logger.warning(
-            "the text of %s has %s tokens: it is repeated %d times to train on %s",
-            source.name,
-            f"{source.tokens_a_reading:,}",
-            math.ceil(run.plan.total_tokens / source.tokens_a_reading),
-            f"{run.plan.total_tokens:,}",
-        )
-    return True
-
-
 def _whole(run: Run, model: LanguageModel, text: TextSource, out: Path) -> Run:
     """The run of all processes as one process's, from the checkpoint that they ended with."""
     alone = Run(run.plan, model, text, run.plan.live(model, text))
     alone.identity = run.identity
-    alone.restore(out / _CHECKPOINTS, out)
+    alone.restore(load_newest(out / CHECKPOINTS))
     alone.stream = run.stream
     return alone
 
@@ -406,12 +370,7 @@ def _finish(
         seed=run.plan.config.seed,
         dtype=store_dtype,
     )
-    with storage_errors(out):
-        files = sorted(export.iterdir(), key=lambda file: file.name == MANIFEST_NAME)
-        for file in files:  # the manifest last: it makes the set whole
-            file.replace(out / file.name)
-        export.rmdir()
-        shutil.rmtree(out / _CHECKPOINTS)
+    put_in_place(export, out)
     return result
 
 
@@ -419,7 +378,7 @@ def _finished(out: Path, run: Run) -> TrainResult:
     """The result of a run that is already over, if it is the one asked for."""
     manifest = read_manifest(out, kind=ARTIFACT_KIND)
     check_identity(manifest.config["training"], run.identity, out=out)
-    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     results = manifest.results
     return TrainResult(
         out=out,

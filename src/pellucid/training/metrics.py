@@ -4,7 +4,7 @@ import json
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pellucid.core.files import storage_errors, write_text
 from pellucid.harvest.fidelity import LayerFidelity
@@ -65,13 +65,20 @@ class TrainProgress:
         return record | ({"measured": self.measured.to_json()} if self.measured else {})
 
 
+class Logged(Protocol):
+    """What `MetricsLog` keeps: a record with its `tokens`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its plain form."""
+
+
 class MetricsLog:
-    """A JSONL file of `TrainProgress` records, in step with the run's checkpoints."""
+    """A JSONL file of progress records, in step with the run's checkpoints."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, progress: TrainProgress) -> None:
+    def append(self, progress: Logged) -> None:
         """Add a record.
 
         Raises:

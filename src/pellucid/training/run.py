@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.config import TrainConfig
 from pellucid.training.layer import LayerTraining, step_together
-from pellucid.training.run_checkpoint import RunCheckpoint, check_identity, load_newest
+from pellucid.training.run_checkpoint import RunCheckpoint
 from pellucid.training.sites import LayerSites
 from pellucid.training.step import StepMetrics
 
@@ -227,20 +226,13 @@ class Run:
             tensors={f"layer_{layer}": part.tensors() for layer, part in self._layers.items()},
         )
 
-    def restore(self, folder: Path, out: Path) -> None:
-        """Go on from the newest checkpoint that is whole; all processes call this together.
+    @property
+    def parts(self) -> list[str]:
+        """Which parts of a checkpoint this process has."""
+        return [f"layer_{layer}" for layer in self.layers]
 
-        Args:
-            folder: of the checkpoints.
-            out: the run's, for messages.
-
-        Raises:
-            CheckpointError: every checkpoint is damaged.
-            ConfigError: they are of another run.
-        """
-        parts = [f"layer_{layer}" for layer in self.layers]
-        checkpoint = load_newest(folder, parts, self.processes)
-        check_identity(checkpoint.identity, self.identity, out=out)
+    def restore(self, checkpoint: RunCheckpoint) -> None:
+        """Go on from a checkpoint of a run with the same identity."""
         self.steps, self.seconds = checkpoint.state["steps"], checkpoint.state["seconds"]
         self.stream.load_state_dict(checkpoint.stream)
         self._layers = {

@@ -130,7 +130,7 @@ def test_pairs_hold_every_active_code_once(n: int, num_features: int, parts: int
     assert (pairs.values != 0).all()
 
 
-def test_tensors_under_autograd_get_the_differentiable_definition() -> None:
+def test_tensors_under_autograd_get_what_is_differentiable() -> None:
     codes = _codes(4, 20, 3, seed=0)
     weight = _normal(20, 5, seed=1).requires_grad_()
     dispatch.decode(codes.values, codes.indices, weight).sum().backward()

@@ -14,7 +14,15 @@ from typing import Any
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 ALSO = tuple(
     PAGE.with_name(f"{name}.md")
-    for name in ("watching", "verification", "repair", "quality", "interchange", "cache")
+    for name in (
+        "watching",
+        "verification",
+        "repair",
+        "quality",
+        "interchange",
+        "cache",
+        "training",
+    )
 )
 """Other pages with tables of their own."""
 RESULTS = Path(__file__).parent / "results"
@@ -588,6 +596,21 @@ def recovery(result: Record) -> str:
     )
 
 
+def kinds(result: Record) -> str:
+    """Short trainings of kinds and activations, a row each."""
+    rows = [
+        [
+            name,
+            ", ".join(f"{fvu:.4f}" for fvu in row["fvu"]),
+            f"{row['l0']:.1f}",
+            f"{row['dead']:.1%}",
+        ]
+        for name, row in result["rows"].items()
+    ]
+    table = markdown("what, FVU by layer, L0, dead", rows)
+    return f"{result['tokens']:,} tokens:\n\n{table}"
+
+
 def specimen_features(result: Record) -> str:
     """Dead, dense and near-duplicate features, a row a layer."""
     rows = [
@@ -677,6 +700,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "step_powers": ("step_growth.json", step_powers),
     "all_steps": ("all_steps.json", all_steps),
     "cache": ("cache.json", cache),
+    "kinds": ("kinds.json", kinds),
     "clamps": ("interventions.json", clamps),
     "idle": ("interventions.json", idle),
     "patching": ("patching.json", patching),

@@ -3,6 +3,7 @@
 from functools import cache
 
 from pellucid.dictionaries.dictionary_set import DictionarySet
+from pellucid.harvest.config import HarvestConfig
 from pellucid.harvest.text import TextList
 from pellucid.models.load import load_model
 from pellucid.models.model import LanguageModel
@@ -37,11 +38,11 @@ def trained_transcoders(kind: str = "transcoder", steps: int = 60) -> Dictionary
         config=config,
         total_tokens=steps * BATCH_TOKENS,
         sites=layer_sites(model, kind),
-        context_length=48,
+        harvest=HarvestConfig(context_length=48),
         fill_batches=5,
-        autocast=False,
     )
-    run = Run(plan, model, TEXT.split("train"))
+    text = TEXT.split("train")
+    run = Run(plan, model, text, plan.live(model, text))
     for _ in range(steps):
         run.advance()
     return DictionarySet("tiny", run.dictionaries())

@@ -54,6 +54,19 @@ def check_flags(context: typer.Context) -> None:
         )
 
 
+def check_alone(finetune: Finetune | None, processes: int) -> None:
+    """Fine-tuning is the work of one process.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if finetune is not None and processes > 1:
+        raise ConfigError(
+            f"--finetune {finetune} is not spread over processes, of which there are {processes}; "
+            "train first, then fine-tune with --dictionaries in one process"
+        )
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 

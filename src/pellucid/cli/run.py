@@ -53,10 +53,14 @@ class Run:
         return progress.counting(self.remarks, what, shown=not self.quiet)
 
     def training(
-        self,
+        self, *, shown: bool = True
     ) -> AbstractContextManager[tuple[Callable[["TrainProgress"], None], progress.Cached]]:
-        """A progress bar for training, and caching before it; `--quiet` hides it."""
-        return progress.training(self.remarks, shown=not self.quiet)
+        """A progress bar for training, and caching before it; `--quiet` hides it.
+
+        Args:
+            shown: whether this process is the one that shows it.
+        """
+        return progress.training(self.remarks, shown=shown and not self.quiet)
 
     def finetuning(self) -> AbstractContextManager[Callable[["FinetuneProgress"], None]]:
         """A progress bar for fine-tuning; `--quiet` hides it."""

@@ -1,12 +1,14 @@
 """`pellucid train`: dictionaries for a model, from text."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from pellucid.cli import options
-from pellucid.cli.finetune import BEFORE, Finetune, check_flags, run_finetune
+from pellucid.cli.finetune import BEFORE, Finetune, check_alone, check_flags, run_finetune
 from pellucid.cli.run import Run
 from pellucid.cli.values import parse_count, parse_counts, parse_layers
 from pellucid.core.errors import ConfigError
@@ -17,6 +19,15 @@ Stored = Literal["float32", "float16"]
 CacheDtype = Literal["float32", "bfloat16", "float16", "int8"]
 CacheOrder = Literal["text", "shuffled"]
 Packing = Literal["documents", "packed"]
+_SETTINGS = [
+    *("kind", "activation", "k", "sparsity", "decoder_norm", "average"),
+    *("batch_tokens", "learning_rate", "precision"),
+]
+
+_OF_THE_RUN = [
+    *("tokens", "read", "write", "context_length", "packing", "exclude_high_norm", "field"),
+    *("cache", "cache_dtype", "cache_order", "measure_every", "resume"),
+]
 
 
 def train(
@@ -184,76 +195,84 @@ def train(
         ),
     ] = None,
     resume: options.Resume = False,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            metavar="data=N,layers=N,features=N",
+            help="How the processes of torchrun share the work; all of them data by default.",
+        ),
+    ] = "",
 ) -> None:
     """Train dictionaries on a model's activations.
 
     One dictionary a layer; all layers are trained in one pass. A run that is stopped or killed
     goes on with --resume and ends with the same weights. Figures at the end are taken on held-out
-    text. With --finetune the dictionaries of ordinary training stay in DIR/before.
+    text. With --finetune the dictionaries of ordinary training stay in DIR/before. Under torchrun
+    the processes train together (--layout).
     """
     import torch
 
     from pellucid import api
     from pellucid.cli.tables import fidelity_table
+    from pellucid.distributed.processes import joined, world_size
     from pellucid.training import train as run_training
 
-    settings: dict[str, Any] = {"kind": kind, "activation": activation, "k": k}
-    settings |= {"batch_tokens": batch_tokens, "learning_rate": learning_rate}
-    settings |= {"precision": precision, "seed": run.seed}
-    settings |= {"sparsity": sparsity, "decoder_norm": decoder_norm, "average": average}
-    if prefixes:
-        settings["prefixes"] = options.parsed("--prefixes", parse_counts, prefixes)
-    settings |= _size(features, expansion)
     by_path = read is not None or write is not None
     check_flags(context)
     sources = data or [options.or_specimen(None, model, "--data")]
-    loaded = api.load_model(model, device=run.device, generic=by_path)
+    check_alone(finetune, world_size())
     finetuning: dict[str, Any] = {"objective": finetune, "tokens": finetune_tokens}
     finetuning |= {"store": getattr(torch, store), "context_length": context_length}
     finetuning |= {"field": field, "resume": resume}
     if dictionaries is not None:
+        loaded = api.load_model(model, device=run.device)
         run_finetune(run, loaded, dictionaries, sources, out, ordinary=None, **finetuning)
         return
     chosen = None if layers is None else options.parsed("--layers", parse_layers, layers)
     folder = out if finetune is None else out / BEFORE
-    with run.training() as (on_progress, on_cache):
+    with (
+        joined(layout, run.device) as processes,
+        run.training(shown=processes.first) as (on_step, on_cache),
+    ):
+        if not processes.first:
+            logging.getLogger("pellucid").setLevel(logging.ERROR)
+        loaded = api.load_model(model, device=processes.device, generic=by_path)
         result = run_training(
             loaded,
             sources,
             folder,
-            tokens=tokens,
             layers=chosen,
-            read=read,
-            write=write,
-            context_length=context_length,
-            packing=packing,
-            exclude_high_norm=exclude_high_norm,
-            cache=cache,
-            cache_dtype=cache_dtype,
-            cache_order=cache_order,
-            field=field,
-            resume=resume,
-            measure_every=measure_every,
             track=track or (),
             store_dtype=getattr(torch, store),
-            on_progress=on_progress,
+            on_progress=on_step,
             on_cache=on_cache,
-            **settings,
+            processes=processes,
+            **{name: context.params[name] for name in _OF_THE_RUN},
+            **_settings(context.params, run.seed),
         )
     if finetune is not None:
         run_finetune(run, loaded, folder, sources, out, ordinary=result.to_json(), **finetuning)
-        return
-    run.report(
-        result.to_json(),
-        fidelity_table(result.layers),
-        f"figures on {result.measured_on}; {result.tokens_per_second:,.0f} tokens/s",
-        *_excluded(result.excluded_tokens),
-        f"wrote {result.out}",
-    )
+    elif processes.first:
+        run.report(
+            result.to_json(),
+            fidelity_table(result.layers),
+            f"figures on {result.measured_on}; {result.tokens_per_second:,.0f} tokens/s",
+            *_excluded(result.excluded_tokens),
+            f"wrote {result.out}",
+        )
 
 
 def _excluded(tokens: int) -> list[str]:
     return [f"{tokens:,} tokens of high norm were left out of training"] if tokens else []
+
+
+def _settings(given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The fields of `TrainConfig` that the flags set."""
+    settings = {name: given[name] for name in _SETTINGS} | {"seed": seed}
+    if given["prefixes"]:
+        settings["prefixes"] = options.parsed("--prefixes", parse_counts, given["prefixes"])
+    return settings | _size(given["features"], given["expansion"])
 
 
 def _size(features: int | None, expansion: int | None) -> dict[str, int]:

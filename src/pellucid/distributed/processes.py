@@ -4,14 +4,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pellucid.core.errors import ConfigError
 from pellucid.distributed.layout import Layout, parse_layout
 from pellucid.distributed.team import Team, Teams
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _AXES = ("data", "layers", "features")
 
@@ -34,7 +37,7 @@ class Processes:
     layers: Team = field(default_factory=Team)
     everyone: Team = field(default_factory=Team)
     device: str = "cpu"
-    mesh: DeviceMesh | None = None
+    mesh: "DeviceMesh | None" = None
 
     @property
     def first(self) -> bool:
@@ -93,6 +96,8 @@ def joined(layout: str, device: str) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
+        from torch.distributed.device_mesh import init_device_mesh
+
         shape = (wanted.data, wanted.layers, wanted.features)
         mesh = init_device_mesh(torch.device(device).type, shape, mesh_dim_names=_AXES)
         data, layers, features = (_team(mesh, axis) for axis in _AXES)
@@ -109,7 +114,7 @@ def joined(layout: str, device: str) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def _team(mesh: DeviceMesh, axis: str) -> Team:
+def _team(mesh: "DeviceMesh", axis: str) -> Team:
     size = mesh.size(_AXES.index(axis))
     if size == 1:
         return Team()

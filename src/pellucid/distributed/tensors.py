@@ -9,19 +9,18 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, zeros
 
 from pellucid.distributed.processes import Processes
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import Placement
+
 _WRITTEN_BY_SEVERAL = "shard-*.safetensors"
-_ROWS: list[Placement] = [Replicate(), Replicate(), Shard(0)]
 
 
 def write_parts(
@@ -46,7 +45,9 @@ def write_parts(
             whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
             save_file(whole, folder / f"{part}.safetensors")
         return
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    from torch.distributed import checkpoint as dcp  # here: only several processes need it
+
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     dcp.save(
         {name: t for part in named.values() for name, t in part.items()}, storage_writer=writer
     )
@@ -90,7 +91,9 @@ def _read_spread(
     by_rows: Callable[[str], bool],
     processes: Processes,
 ) -> dict[str, Tensor]:
-    reader = HuggingFaceStorageReader(str(folder))
+    from torch.distributed import checkpoint as dcp
+
+    reader = dcp.HuggingFaceStorageReader(str(folder))
     known: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
     state = {
         name: _room(described.size, described.properties.dtype, by_rows(name), processes)
@@ -106,18 +109,31 @@ def as_rows(rows: Tensor, processes: Processes) -> Tensor:
     """This process's rows as part of the tensor that all processes with features hold together."""
     if processes.mesh is None:
         return rows
-    return DTensor.from_local(rows, processes.mesh, _ROWS)
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(rows, processes.mesh, _by_features())
 
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
+    from torch.distributed.tensor import DTensor
+
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _room(size: torch.Size, dtype: torch.dtype, split: bool, processes: Processes) -> Tensor:
     if not split or processes.mesh is None:
         return torch.zeros(size, dtype=dtype)
-    return zeros(size, dtype=dtype, device_mesh=processes.mesh, placements=_ROWS)
+    from torch.distributed.tensor import zeros
+
+    return zeros(size, dtype=dtype, device_mesh=processes.mesh, placements=_by_features())
+
+
+def _by_features() -> "list[Placement]":
+    """Whole along data and layers, by rows along features."""
+    from torch.distributed.tensor import Replicate, Shard
+
+    return [Replicate(), Replicate(), Shard(0)]
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pellucid.core.errors import ConfigError, DictionaryError
-from pellucid.dictionaries.clt import CrossLayerTranscoder
+from pellucid.core.errors import ConfigError
 from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.evaluation.baselines import BASELINES, fit_baselines
 from pellucid.evaluation.concepts import ConceptReport, measure_concepts
@@ -16,6 +15,7 @@ from pellucid.evaluation.replaced import (
     predict,
     replacement_report,
     score_variants,
+    stand_alone,
     stand_in_for_mlps,
     variants,
 )
@@ -25,6 +25,7 @@ from pellucid.harvest.fidelity import LayerFidelity, measure_dictionaries
 from pellucid.harvest.sources import open_text
 from pellucid.harvest.text import SpecimenText, TextSource
 from pellucid.models.model import LanguageModel
+from pellucid.replacement.functions import mlp_functions
 from pellucid.replacement.splice import MlpFunction, replaced_logits
 from pellucid.specimen.tasks import task_accuracy
 from pellucid.specimen.vocabulary import token_ids
@@ -58,23 +59,19 @@ def evaluate(
         data: a text source, or what `open_text` takes.
         tokens: how many tokens to measure on.
         seed: of the random dictionary, the bootstrap and the specimen's corpus.
-        layerwise: also replace each layer alone, and the first 1, 2, ... layers.
+        layerwise: also replace each layer alone, and the first 1, 2, ... layers. The layers of a
+            cross-layer transcoder do not stand alone: of them, only the latter.
         tasks: on the specimen's text and vocabulary, also measure its tasks.
         concepts: there, also measure how features stand for the concepts of its corpus.
         on_progress: told what is being measured.
 
     Raises:
         ConfigError: concepts are asked for on another text or vocabulary than the specimen's.
-        DictionaryError: the dictionaries belong to another model, or are cross-layer ones.
+        DictionaryError: the dictionaries belong to another model.
         DataError: the text cannot be read or is too short.
     """
     tell = on_progress or _silent
     dictionaries.check_model(model, every_layer=False)
-    if any(isinstance(dictionary, CrossLayerTranscoder) for dictionary in dictionaries):
-        raise DictionaryError(
-            f"{dictionaries.name!r} is a cross-layer transcoder, whose layers cannot be measured "
-            "one by one; compare the logits of ReplacementModel with the model's"
-        )
     source = open_text(data, seed=seed)
     on_specimen = isinstance(source, SpecimenText) and _knows_specimen(model)
     if concepts and not on_specimen:
@@ -98,13 +95,15 @@ def evaluate(
 
     tell("baselines", 0.0)
     fitting_rows = EvaluationRows(fitting, model, tokens=tokens)
-    functions: dict[str, Mapping[int, MlpFunction]] = {"dictionary": dictionaries.dictionaries}
-    functions |= fit_baselines(dictionaries, fidelity, fitting_rows, seed=seed)
     layers = tuple(dictionaries.layers)
+    alone = stand_alone(dictionaries.dictionaries)
+    functions: dict[str, Mapping[int, MlpFunction]] = {}
+    functions["dictionary"] = mlp_functions(dictionaries, layers)
+    functions |= fit_baselines(dictionaries, fidelity, fitting_rows, seed=seed)
     sums = score_variants(
         model,
         functions,
-        variants(layers, layerwise=layerwise),
+        variants(layers, layerwise=layerwise, alone=alone),
         rows,
         on_progress=lambda share: tell("predictions", share),
     )
@@ -113,7 +112,7 @@ def evaluate(
         measured,
         predictions=int(sums[ORIGINAL].count.sum()),
         original_ce=float(sums[ORIGINAL].nll.sum() / sums[ORIGINAL].count.sum()),
-        replacement=replacement_report(sums, layers, layerwise=layerwise, seed=seed),
+        replacement=replacement_report(sums, layers, layerwise=layerwise, alone=alone, seed=seed),
         baselines={name: predict(name, layers, sums, seed=seed) for name in BASELINES},
         tasks=_measure_tasks(model, dictionaries) if tasks and on_specimen else {},
     )
@@ -147,7 +146,9 @@ def _knows_specimen(model: LanguageModel) -> bool:
 
 def _measure_tasks(model: LanguageModel, dictionaries: DictionarySet) -> dict[str, TaskFigures]:
     original = task_accuracy(model.logits)
-    replaced = task_accuracy(partial(replaced_logits, model, dictionaries.dictionaries))
+    replaced = task_accuracy(
+        partial(replaced_logits, model, mlp_functions(dictionaries, dictionaries.layers))
+    )
     return {
         name: TaskFigures(original=original[name], replaced=replaced[name]) for name in original
     }

@@ -21,20 +21,30 @@ ORIGINAL: Variant = ("original", ())
 
 
 def stand_in_for_mlps(dictionaries: Mapping[int, Dictionary]) -> bool:
-    """Whether each, by itself, maps its layer's `mlp_in` to its `mlp_out`: MLPs can be replaced."""
+    """Whether each maps its layer's `mlp_in` to its `mlp_out`: together they replace the MLPs."""
     return all(
-        not isinstance(dictionary, CrossLayerTranscoder)
-        and (dictionary.read_site, dictionary.write_site)
+        (dictionary.read_site, dictionary.write_site)
         == (Site("mlp_in", layer), Site("mlp_out", layer))
         for layer, dictionary in dictionaries.items()
     )
 
 
-def variants(layers: Layers, *, layerwise: bool) -> list[Variant]:
-    """Every run of the model that the report needs, each once."""
+def stand_alone(dictionaries: Mapping[int, Dictionary]) -> bool:
+    """Whether each can replace its MLP without the others; a cross-layer transcoder's cannot."""
+    return not any(isinstance(each, CrossLayerTranscoder) for each in dictionaries.values())
+
+
+def variants(layers: Layers, *, layerwise: bool, alone: bool) -> list[Variant]:
+    """Every run of the model that the report needs, each once.
+
+    Args:
+        layers: that have a dictionary.
+        layerwise: also the first 1, 2, ... of them.
+        alone: and each by itself.
+    """
     sets = [layers]
     if layerwise:
-        sets += [(layer,) for layer in layers]
+        sets += [(layer,) for layer in layers if alone]
         sets += [layers[: count + 1] for count in range(len(layers))]
     wanted = [("zero", layers), ("linear", layers), ("random", layers)]
     wanted += [(name, chosen) for chosen in sets for name in ("dictionary", "mean")]
@@ -74,7 +84,7 @@ def score_variants(
 
 
 def replacement_report(
-    sums: Mapping[Variant, DocumentSums], layers: Layers, *, layerwise: bool, seed: int
+    sums: Mapping[Variant, DocumentSums], layers: Layers, *, layerwise: bool, alone: bool, seed: int
 ) -> Replacement:
     """The figures of the dictionaries, all together and, if measured, by layer."""
 
@@ -84,7 +94,7 @@ def replacement_report(
     prefixes = [layers[: count + 1] for count in range(len(layers))] if layerwise else []
     return Replacement(
         all=prediction(layers),
-        per_layer=[prediction((layer,)) for layer in layers] if layerwise else [],
+        per_layer=[prediction((layer,)) for layer in layers] if layerwise and alone else [],
         cumulative=[prediction(prefix) for prefix in prefixes],
     )
 

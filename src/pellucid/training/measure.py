@@ -7,11 +7,13 @@ from typing import Any
 
 from pellucid.core.types import Site
 from pellucid.dictionaries.base import Dictionary
+from pellucid.dictionaries.dictionary_set import DictionarySet
 from pellucid.evaluation.replaced import ORIGINAL, score_variants, stand_in_for_mlps
 from pellucid.evaluation.rows import EvaluationRows
 from pellucid.harvest.fidelity import LayerFidelity, measure_dictionaries
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
+from pellucid.replacement.functions import mlp_functions
 from pellucid.training.sites import LayerSites
 
 logger = logging.getLogger(__name__)
@@ -88,7 +90,7 @@ class Measurement:
         replaced = ("dictionary", tuple(dictionaries))
         sums = score_variants(
             self._model,
-            {"dictionary": dictionaries},
+            {"dictionary": mlp_functions(DictionarySet("training", dictionaries), replaced[1])},
             [replaced],
             self._rows,
             on_progress=lambda share: None,

@@ -72,8 +72,7 @@ def batch_cut(
     chosen, _ = encode(
         config, BatchTopKRule(), parameters, inputs, dead=nothing, dead_k=0, teams=teams
     )
-    assert chosen.cut is not None
-    return chosen.cut
+    return 0.0 if chosen.cut is None else chosen.cut
 
 
 def _most_active(pre: Float[Tensor, "N F"], features: Int[Tensor, " n"], k: int) -> Candidates:

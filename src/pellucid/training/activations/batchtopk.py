@@ -1,6 +1,7 @@
 """BatchTopK: the k N largest positive pre-activations of N tokens (Bussmann et al. 2024)."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import final
 
 import torch
@@ -51,8 +52,8 @@ class BatchTopKRule(ActivationRule):
         full = kept.all(dim=1).any() & (found.values.shape[1] < found.num_features)
         if teams.tokens.sum(teams.features.sum(full.float())) > 0:
             return None
-        smallest = everyone.where(everyone >= cut.clamp_min(1e-30), torch.inf).min()
-        return Chosen(_packed(found, kept), cut=float(smallest))
+        smallest = float(everyone.where(everyone >= cut.clamp_min(1e-30), torch.inf).min())
+        return Chosen(_packed(found, kept), cut=smallest if isfinite(smallest) else None)
 
     def activation(self, config: TrainConfig, parameters: Parameters, cut: float) -> Activation:
         """A JumpReLU with one threshold for all features."""

@@ -29,9 +29,9 @@ from pellucid.kernels.pairs import pair_by_feature
 
 RESULTS = Path(__file__).parent / "results" / "kernels.json"
 STEPS = {  # name -> (module, mode)
-    "encoder product, bfloat16": (OURS, "gemm-bfloat16"),
+    "encoder product, bfloat16": (OURS, "product:bfloat16"),
     "pellucid, float32": (OURS, "float32"),
-    "pellucid, bfloat16": (OURS, "bfloat16"),
+    "pellucid, bfloat16": (OURS, "transcoder:topk:bfloat16"),
     "sparsify, default": (SPARSIFY, "default"),
     "sparsify, autocast": (SPARSIFY, "autocast"),
 }

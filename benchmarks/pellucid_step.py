@@ -1,7 +1,7 @@
 """Our training step, or the bare encoder product that no exact TopK step can do without.
 
-Modes: a precision, after "sae-" for an SAE in place of a transcoder, or after "gemm-" for the
-product alone, written into memory that is already there.
+Modes: `product:PRECISION` for the product alone, written into memory that is already there, or
+`KIND:ACTIVATION:PRECISION`; a cross-layer transcoder is one of `CROSS_LAYERS` layers.
 """
 
 from collections.abc import Callable
@@ -11,33 +11,40 @@ import torch
 from benchmarks.contestant import Setting, serve
 from pellucid.core.types import Site
 from pellucid.training.config import TrainConfig
-from pellucid.training.layer import LayerTraining
+from pellucid.training.layer import LayerTraining, step_together
+
+CROSS_LAYERS = 2
 
 
 def start(setting: Setting) -> Callable[[], object]:
-    precision = setting.mode.rpartition("-")[2]
-    if setting.mode.startswith("gemm-"):
+    *what, precision = setting.mode.split(":")
+    if what == ["product"]:
         return _bare_product(setting, getattr(torch, precision))
-    is_sae = setting.mode.startswith("sae-")
-    x, y = setting.x, setting.x if is_sae else setting.y
+    kind, activation = what
+    layers = CROSS_LAYERS if kind == "clt" else 1
+    x, y = setting.x, setting.x if kind == "sae" else setting.y
     config = TrainConfig(
-        kind="sae" if is_sae else "transcoder",
+        kind=kind,
+        activation=activation,
         num_features=setting.num_features,
         k=setting.k,
         batch_tokens=len(x),
         precision=precision,
     )
-    read = Site("mlp_in", 0)
-    training = LayerTraining.start(
-        config,
-        x,
-        y,
-        read_site=read,
-        write_site=read if is_sae else Site("mlp_out", 0),
-        total_tokens=10**9,
-        generator=torch.Generator().manual_seed(0),
-    )
-    return lambda: training.step(x, y)
+    trainings = [
+        LayerTraining.start(
+            config,
+            x,
+            y,
+            read_site=Site("mlp_in", layer),
+            write_site=Site("mlp_in" if kind == "sae" else "mlp_out", layer),
+            total_tokens=10**9,
+            generator=torch.Generator().manual_seed(layer),
+            later=[y] * (layers - 1 - layer),
+        )
+        for layer in range(layers)
+    ]
+    return lambda: step_together(trainings, [x] * layers, [y] * layers)
 
 
 def _bare_product(setting: Setting, dtype: torch.dtype) -> Callable[[], object]:

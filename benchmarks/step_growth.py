@@ -24,7 +24,7 @@ from benchmarks.processes import numbers
 from benchmarks.train_step import OURS, start_side, write_activations
 
 RESULTS = Path(__file__).parent / "results" / "step_growth.json"
-STEP, PRODUCT = "bfloat16", "gemm-bfloat16"
+STEP, PRODUCT = "transcoder:topk:bfloat16", "product:bfloat16"
 Record = dict[str, Any]
 
 

@@ -39,7 +39,7 @@ class TrainConfig:
             that each reconstruct alone too; the loss is the mean over them and the whole.
         sparsity: jumprelu: weight of (L0 / k - 1)^2, 0.1 by default; relu: weight of the L1 penalty
             mean_tokens sum_f a_f |W_dec_f| / sqrt(d_out), 0.05 by default, which decides L0
-            (both measured: docs/log.md).
+            (both measured: docs/training.md).
         bandwidth: jumprelu: width of the window around a threshold within which it learns, for
             pre-activations whose standard deviation is about 1 at the start; 0.5 by default.
         cut_memory: batchtopk: how much of the inference threshold's running mean stays a step, 0.9
@@ -54,9 +54,8 @@ class TrainConfig:
         dead_after: tokens without firing after which a feature counts as dead. By default 10M
             (Gao et al. 2024) or, in a run shorter than 200M tokens, a twentieth of it.
         learning_rate: Adam's peak rate; by default 1e-3 / sqrt(F / 2^14): the rule of Gao et al.
-            (2024), five times as high, because runs here are millions of tokens, not billions,
-            and for the L layers of a cross-layer transcoder 1 / sqrt(L) of that, because what they
-            write adds up (measured: docs/log.md).
+            (2024), five times as high, because runs here are millions of tokens, not billions
+            (measured: docs/log.md).
         warmup_steps: steps of linear warm-up (1000: sparsify), at most a tenth of the run.
         decay_share: share of the run at whose end the rate falls linearly to 0.
         beta1: Adam's decay of the gradient's mean (Kingma and Ba 2015).

@@ -30,9 +30,13 @@ def encode(
     dead: Int[Tensor, " n_dead"],
     dead_k: int,
     teams: Teams,
+    width: int = 0,
     W_enc: Tensor | None = None,
-) -> tuple[Chosen, SparseCodes | None]:
+) -> tuple[Chosen, SparseCodes | None, int]:
     """What is active in a batch and, if `dead_k`, the most active dead features of each token.
+
+    Also how many candidates of a token had to be looked for: to begin with that many next time
+    saves encoding twice.
 
     Args:
         config: the settings.
@@ -42,14 +46,15 @@ def encode(
         dead: the dead features of this process.
         dead_k: how many of all processes' dead features take part a token.
         teams: over which processes tokens and features are spread.
+        width: how many candidates of a token to look for first, if more than the rule says.
         W_enc: a copy of the encoder in the dtype to multiply in, where that is another.
     """
     weight = parameters.W_enc if W_enc is None else W_enc
     encoder = Encoder(weight, parameters.b_enc.to(weight.dtype), parameters.threshold)
     most = _BLOCK_BYTES if weight.device.type == "cpu" else _GPU_BLOCK_BYTES
     block = max(1, most // (len(weight) * weight.element_size()))
-    width, chosen, revived = rule.width(config), None, None
-    while chosen is None:
+    width, revived = max(width, rule.width(config)), None
+    while True:
         living: list[Candidates] = []
         dying: list[Candidates] = []
         for part in inputs.split(block):
@@ -60,8 +65,10 @@ def encode(
         if dying:
             revived = join(dying, parameters.b_enc)
         chosen = rule.settle(config, join(living, parameters.b_enc), parameters.threshold, teams)
+        if chosen is not None:
+            break
         width *= 2
-    return chosen, None if revived is None else largest_of_all(revived, dead_k, teams)
+    return chosen, None if revived is None else largest_of_all(revived, dead_k, teams), width
 
 
 def batch_cut(
@@ -69,7 +76,7 @@ def batch_cut(
 ) -> float:
     """The pre-activation that k features a token exceed, on average over a batch."""
     nothing = torch.empty(0, dtype=torch.int64, device=inputs.device)
-    chosen, _ = encode(
+    chosen, _, _ = encode(
         config, BatchTopKRule(), parameters, inputs, dead=nothing, dead_k=0, teams=teams
     )
     return 0.0 if chosen.cut is None else chosen.cut

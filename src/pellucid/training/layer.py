@@ -201,9 +201,7 @@ def step_together(
         [each.state for each in trainings],
         [x.float() * each.scales.read for each, x in zip(trainings, xs, strict=True)],
         [y.float() * each.scales.write for each, y in zip(trainings, ys, strict=True)],
-        rate=learning_rate(
-            first.config, first.state.steps, first.total_steps, num_features, len(trainings)
-        ),
+        rate=learning_rate(first.config, first.state.steps, first.total_steps, num_features),
         dead_after=first.dead_after,
         teams=first.teams,
     )

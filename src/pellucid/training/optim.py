@@ -7,15 +7,12 @@ from torch.optim.adam import adam
 from pellucid.training.config import TrainConfig
 
 
-def learning_rate(
-    config: TrainConfig, step: int, total_steps: int, num_features: int, together: int = 1
-) -> float:
+def learning_rate(config: TrainConfig, step: int, total_steps: int, num_features: int) -> float:
     """The rate of step `step` (from 0): linear warm-up, a plateau if asked for, linear decay to 0.
 
-    The peak is 1e-3 / sqrt(F / 2^14 * together) unless the configuration sets it (see
-    `TrainConfig`), for `together` dictionaries whose outputs add up.
+    The peak is 1e-3 / sqrt(F / 2^14) unless the configuration sets it (see `TrainConfig`).
     """
-    peak = config.learning_rate or 1e-3 / (num_features / 2**14 * together) ** 0.5
+    peak = config.learning_rate or 1e-3 / (num_features / 2**14) ** 0.5
     warmup = min(config.warmup_steps, total_steps // 10)
     decay = max(1.0, config.decay_share * (total_steps - warmup))
     return peak * min(1.0, (step + 1) / (warmup + 1), max(0.0, total_steps - step) / decay)

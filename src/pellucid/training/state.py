@@ -23,6 +23,7 @@ class TrainState:
         cut: running mean of the smallest activation of a batch (see `Chosen.cut`).
         average: running mean of the parameters, if one is kept.
         W_enc_low: copy of W_enc in the encoder's dtype, where that is not float32.
+        width: how many candidates of a token the last step had to look for; decides no result.
     """
 
     parameters: Parameters
@@ -33,6 +34,7 @@ class TrainState:
     cut: float
     average: Parameters | None
     W_enc_low: Tensor | None
+    width: int = 0
 
     @classmethod
     def start(cls, config: TrainConfig, parameters: Parameters) -> "TrainState":

@@ -138,7 +138,7 @@ def _encode(
     inputs = x - state.parameters.b_dec if config.kind == "sae" else x
     dead = (state.idle_tokens >= dead_after).nonzero().flatten()
     n_dead = int(teams.features.sum(torch.tensor(len(dead), device=x.device)))
-    chosen, dead_codes = encode(
+    chosen, dead_codes, state.width = encode(
         config,
         RULES[config.activation],
         state.parameters,
@@ -146,6 +146,7 @@ def _encode(
         dead=dead,
         dead_k=min(aux_k, n_dead),
         teams=teams,
+        width=state.width,
         W_enc=state.W_enc_low,
     )
     columns = slice(first_column, first_column + state.parameters.W_dec.shape[1])

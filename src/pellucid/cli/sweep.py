@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pellucid.cli import options
 from pellucid.cli.run import Run
-from pellucid.cli.values import parse_count, parse_counts, parse_ids, parse_layers
+from pellucid.cli.values import parse_count, parse_counts, parse_layers, parse_seeds
 
 if TYPE_CHECKING:
     from pellucid.training.sweep import SweepResult
@@ -77,7 +77,7 @@ def sweep(
         features=options.parsed("--features", parse_counts, features),
         kinds=kinds.split(","),
         activations=activations.split(","),
-        seeds=options.parsed("--seeds", parse_ids, seeds),
+        seeds=options.parsed("--seeds", parse_seeds, seeds),
         batch_tokens=batch_tokens,
     )
     chosen = None if layers is None else options.parsed("--layers", parse_layers, layers)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from pellucid.core.errors import CheckpointError
 from pellucid.core.files import atomic_file, write_text
@@ -102,10 +103,8 @@ def save_table(rows: Sequence[SweepRow], path: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {"int": pa.int64(), "str": pa.string()}
-    schema = [
-        (each.name, types.get(_type_name(each.type), pa.float64())) for each in fields(SweepRow)
-    ]
+    types: dict[Any, Any] = {int: pa.int64(), str: pa.string()}
+    schema = [(each.name, types.get(each.type, pa.float64())) for each in fields(SweepRow)]
     total = sum(row.seconds for row in rows)
     records = [asdict(row) | {"seconds_share": row.seconds / total} for row in rows]
     table = pa.Table.from_pylist(
@@ -114,7 +113,3 @@ def save_table(rows: Sequence[SweepRow], path: Path) -> Path:
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary)
     return path
-
-
-def _type_name(kind: object) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)

@@ -201,7 +201,7 @@ def _row(
         text,
         folder,
         config=config,
-        resume=True,
+        resume=folder.exists(),
         held_out_tokens=measure_tokens,
         on_progress=tell,
         **options,

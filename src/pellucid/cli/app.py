@@ -16,6 +16,7 @@ from pellucid.cli import (
     safety,
     specimen,
     steer,
+    sweep,
     trace,
     train,
     verify,
@@ -51,6 +52,7 @@ def build() -> Any:
     app.callback()(_root)
     app.command("demo")(verb(demo.demo))
     app.command("train")(verb(train.train))
+    app.command("sweep")(verb(sweep.sweep))
     app.command("eval")(verb(evaluate.evaluate))
     app.command("convert")(verb(convert.convert))
     app.command("trace")(verb(trace.trace))

@@ -42,6 +42,15 @@ def parse_seed(text: str | int) -> int:
     return int(text)
 
 
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read seeds such as `0,1,2`.
+
+    Raises:
+        ValueError: a part is not a whole number of at least 0.
+    """
+    return tuple(parse_seed(part) for part in text.split(","))
+
+
 def parse_layers(text: str) -> list[int]:
     """Read layer numbers such as `3`, `0-3` or `0,2,5-7`, sorted and without repeats.
 

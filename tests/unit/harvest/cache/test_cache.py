@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -239,8 +240,15 @@ def test_a_cache_serves_fewer_sites_only_as_it_is(whole: ActivationCache, tmp_pa
 
 
 def test_a_cache_killed_at_any_moment_is_completed_byte_for_byte(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "support.cache_process", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    root = Path(__file__).parents[4]
+    done = subprocess.run(
+        [sys.executable, "-m", "support.cache_process", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": f"{root / 'src'}:{root / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     word, _, moments = done.stdout.strip().partition(" ")
     assert word == "moments" and int(moments) > 20

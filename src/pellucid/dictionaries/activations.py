@@ -54,9 +54,8 @@ class Activation(nn.Module, ABC):
         return {}
 
 
-@final
-class TopK(Activation):
-    """The k largest pre-activations at each token, those that are positive.
+class KLargest(Activation):
+    """The k largest of something at each token.
 
     Args:
         k: features kept a token.
@@ -64,44 +63,6 @@ class TopK(Activation):
     Raises:
         DictionaryError: k < 1.
     """
-
-    name = "topk"
-
-    def __init__(self, k: int) -> None:
-        super().__init__()
-        if k < 1:
-            raise DictionaryError(f"k is {k}; keep at least one feature a token")
-        self.k = k
-
-    def forward(self, pre: Float[Tensor, "N F"]) -> SparseCodes:
-        """Codes with exactly k stored entries; where fewer are positive the rest have value 0."""
-        values, indices = relu_topk(pre, self.k)
-        return SparseCodes(values, indices, pre.shape[1])
-
-    def check(self, num_features: int) -> None:
-        """k must not exceed the number of features."""
-        _check_k(self.k, num_features)
-
-    def settings(self) -> dict[str, Any]:
-        """Its k."""
-        return {"k": self.k}
-
-
-@final
-class SignedTopK(Activation):
-    """The k largest pre-activations at each token, whatever their sign.
-
-    What dictionaries made for circuit-tracer mean by TopK; where at least k pre-activations are
-    positive it is `TopK`.
-
-    Args:
-        k: features kept a token.
-
-    Raises:
-        DictionaryError: k < 1.
-    """
-
-    name = "signed-topk"
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -111,16 +72,51 @@ class SignedTopK(Activation):
 
     def forward(self, pre: Float[Tensor, "N F"]) -> SparseCodes:
         """Codes with exactly k stored entries."""
-        values, indices = torch.topk(pre, self.k, dim=1, sorted=False)
+        values, indices = self._largest(pre)
         return SparseCodes(values, indices, pre.shape[1])
 
     def check(self, num_features: int) -> None:
         """k must not exceed the number of features."""
-        _check_k(self.k, num_features)
+        if self.k > num_features:
+            raise DictionaryError(
+                f"k is {self.k} but there are only {num_features} features; lower k or add features"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Its k."""
         return {"k": self.k}
+
+    @abstractmethod
+    def _largest(self, pre: Float[Tensor, "N F"]) -> tuple[Tensor, Tensor]:
+        """Values and features [N, k] of each token."""
+
+
+@final
+class TopK(KLargest):
+    """The k largest pre-activations at each token, those that are positive.
+
+    Where fewer than k are, the rest of the stored entries have value 0.
+    """
+
+    name = "topk"
+
+    def _largest(self, pre: Float[Tensor, "N F"]) -> tuple[Tensor, Tensor]:
+        return relu_topk(pre, self.k)
+
+
+@final
+class SignedTopK(KLargest):
+    """The k largest pre-activations at each token, whatever their sign.
+
+    What dictionaries made for circuit-tracer mean by TopK; where at least k pre-activations are
+    positive it is `TopK`.
+    """
+
+    name = "signed-topk"
+
+    def _largest(self, pre: Float[Tensor, "N F"]) -> tuple[Tensor, Tensor]:
+        values, indices = torch.topk(pre, self.k, dim=1, sorted=False)
+        return values, indices
 
 
 @final
@@ -187,13 +183,6 @@ class JumpReLU(Activation):
 ACTIVATIONS: Registry[type[Activation]] = Registry(
     "activation", {cls.name: cls for cls in (TopK, SignedTopK, ReLU, JumpReLU)}
 )
-
-
-def _check_k(k: int, num_features: int) -> None:
-    if k > num_features:
-        raise DictionaryError(
-            f"k is {k} but there are only {num_features} features; lower k or add features"
-        )
 
 
 def pack_active(pre: Float[Tensor, "N F"], active: Bool[Tensor, "N F"]) -> SparseCodes:

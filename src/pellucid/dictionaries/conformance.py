@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pellucid.core.errors import DictionaryError
 from pellucid.core.types import SparseCodes
-from pellucid.dictionaries.activations import SignedTopK, TopK
+from pellucid.dictionaries.activations import KLargest, TopK
 from pellucid.dictionaries.base import Dictionary
 from pellucid.dictionaries.checkpoint import load_dictionaries, save_dictionaries
 
@@ -77,7 +77,7 @@ def _check_activation(dictionary: Dictionary, x: Tensor) -> None:
     pre, dense = dictionary.pre_activations(x), dictionary.encode(x).dense()
     active = dense != 0
     _demand(_close(dense[active], pre[active]), dictionary, "an activation is its pre-activation")
-    if isinstance(dictionary.activation, TopK | SignedTopK):
+    if isinstance(dictionary.activation, KLargest):
         k = dictionary.activation.k
         _demand((active.sum(dim=1) <= k).all(), dictionary, f"at most {k} features are active")
         kept = torch.topk(pre, k, dim=1).values

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import DictionaryError
-from pellucid.dictionaries.activations import Activation, JumpReLU, ReLU, SignedTopK, TopK
+from pellucid.dictionaries.activations import Activation, JumpReLU, KLargest, ReLU
 from pellucid.dictionaries.base import Dictionary
 from pellucid.dictionaries.formats.format import Export
 from pellucid.dictionaries.formats.parts import describe
@@ -31,7 +31,7 @@ def as_jumprelu(dictionary: Dictionary, layer: int, export: Export, format_name:
         return activation
     if isinstance(activation, ReLU):
         return JumpReLU(torch.zeros_like(dictionary.b_enc))
-    if not isinstance(activation, TopK | SignedTopK):
+    if not isinstance(activation, KLargest):
         raise not_held(activation, layer, format_name)
     export.lose(
         f"{format_name} has no {describe(activation)}, and layer {layer} keeps the "

@@ -8,6 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pellucid.core.types import Site
+from pellucid.harvest.activations import SharedActivations
+from pellucid.harvest.config import HarvestConfig
+from pellucid.harvest.live import LiveActivations
+from support.distributed_train import model, text
 from support.torchrun import torchrun
 
 TRAIN = "support.distributed_train"
@@ -74,6 +79,21 @@ def test_a_run_goes_on_over_more_processes_than_it_began_with(
     result = trained(2, out, resume=True)
     torch.testing.assert_close(fvu(result), fvu(alone), rtol=SHARED, atol=0)
     assert len(weights(out)) == 12
+
+
+def test_tokens_of_high_norm_are_counted_over_all_processes(tmp_path: Path) -> None:
+    options = {"exclude_high_norm": 1.2, "context_length": 32}
+    found = trained(2, tmp_path / "run", layout="data=2", tokens=8_000, layers=[0], **options)
+    # Each reads one block, of which it takes 4,000 tokens.
+    excluded = [excluded_of_first_block(rank, **options) for rank in range(2)]
+    assert found["excluded_tokens"] == sum(excluded)
+    assert min(excluded) > 0 and excluded[0] != excluded[1]
+
+
+def excluded_of_first_block(rank: int, **options: Any) -> int:
+    sites = [Site("mlp_in", 0), Site("mlp_out", 0)]
+    live = LiveActivations(model(), text().split("train"), sites, HarvestConfig(**options))
+    return SharedActivations(live, rank=rank, size=2).next_block().excluded
 
 
 def test_what_does_not_part_over_the_processes_is_one_error_before_training(tmp_path: Path) -> None:

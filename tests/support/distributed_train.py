@@ -11,6 +11,7 @@ import torch
 from pellucid.distributed.processes import joined
 from pellucid.harvest.text import TextList
 from pellucid.models.load import load_model
+from pellucid.models.model import LanguageModel
 from pellucid.training import TrainProgress, train
 from support.tiny_models import tiny_model, word_tokenizer
 from support.word_text import word_documents
@@ -26,13 +27,23 @@ SETTINGS = {
 }
 
 
+def text() -> TextList:
+    """What it trains on."""
+    return TextList(word_documents(3_000, longest=40))
+
+
+def model() -> LanguageModel:
+    """Whose activations."""
+    tokenizer = word_tokenizer()
+    return load_model(tiny_model("llama", tokenizer=tokenizer), tokenizer)
+
+
 def main() -> None:
     """Train; a process of rank KILL_RANK is killed once KILL_AFTER tokens are done."""
     torch.set_num_threads(1)
     options = json.loads(sys.argv[1])
     out, layout = Path(options.pop("out")), options.pop("layout", "")
     kill_after = options.pop("kill_after", None)
-    tokenizer = word_tokenizer()
     with joined(layout, "cpu") as processes:
 
         def progress(now: TrainProgress) -> None:
@@ -40,8 +51,8 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         result = train(
-            load_model(tiny_model("llama", tokenizer=tokenizer), tokenizer),
-            TextList(word_documents(3_000, longest=40)),
+            model(),
+            text(),
             out,
             processes=processes,
             on_progress=progress,

@@ -113,14 +113,19 @@ class ActivationStream:
         return self._block
 
 
-def further(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """From the states of several streams over shares of one source, one for all of them to go on.
+def further(states: Sequence[dict[str, Any]], rank: int) -> dict[str, Any]:
+    """From the states of several streams over shares of one source, that of one of any number.
 
-    They go on from the furthest block that any of them had reached, with a new fill.
+    They go on from the furthest block that any of them had reached, with a new fill. What all had
+    left out by then is in the count of the first one, so that the sum over streams stays.
+
+    Args:
+        states: of the streams before.
+        rank: which of the streams to come the state is for.
     """
     furthest = max(states, key=lambda state: tuple(state["block"].values()))
     fill = 1 + max(state["fill"] for state in states)
-    excluded = sum(state["excluded"] for state in states)
+    excluded = sum(state["excluded"] for state in states) if rank == 0 else 0
     return furthest | {"fill": fill, "next_batch": 0, "given": 0, "excluded": excluded}
 
 

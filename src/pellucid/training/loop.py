@@ -55,7 +55,7 @@ class TrainResult:
         tokens_per_second: of harvesting and training together.
         layers: figures by layer, measured when training was over.
         measured_on: "held-out text", or "training text" where the text was too short to split.
-        excluded_tokens: left out of the training text for their high norm.
+        excluded_tokens: left out of the training text for their high norm, by all processes.
     """
 
     out: Path
@@ -191,10 +191,16 @@ def train(
     if not (out / MANIFEST_NAME).exists():
         begin(run, out, resume=resume)
         _advance(run, out, checkpoint_seconds, recorder, on_progress)
+        excluded = run.excluded_tokens()
         if processes.first:
-            whole = run if processes.mesh is None else _whole(run, model, train_text, out)
             _finish(
-                whole, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype
+                run if processes.mesh is None else _whole(run, model, train_text, out),
+                model,
+                text,
+                out,
+                held_out_tokens=held_out_tokens,
+                excluded_tokens=excluded,
+                store_dtype=store_dtype,
             )
         processes.wait()
     if processes.first and not (out / CARD_NAME).exists():
@@ -334,7 +340,6 @@ def _whole(run: Run, model: LanguageModel, text: TextSource, out: Path) -> Run:
     alone = Run(run.plan, model, text, run.plan.live(model, text))
     alone.identity = run.identity
     alone.restore(load_newest(out / CHECKPOINTS))
-    alone.stream = run.stream
     return alone
 
 
@@ -345,6 +350,7 @@ def _finish(
     out: Path,
     *,
     held_out_tokens: int,
+    excluded_tokens: int,
     store_dtype: torch.dtype,
 ) -> TrainResult:
     """Measure the dictionaries, put them into `out` and delete the checkpoints."""
@@ -359,7 +365,7 @@ def _finish(
         tokens_per_second=run.tokens_per_second,
         layers=tuple(figures),
         measured_on="training text" if held_out is text else "held-out text",
-        excluded_tokens=run.stream.excluded,
+        excluded_tokens=excluded_tokens,
     )
     export = save_dictionaries(
         out / ".export",

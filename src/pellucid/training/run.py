@@ -209,6 +209,11 @@ class Run:
         self.seconds += time.perf_counter() - began
         return metrics
 
+    def excluded_tokens(self) -> int:
+        """How many tokens were left out of the text that all processes read; all call this."""
+        own = torch.tensor(self.stream.excluded, device=self._device)
+        return int(self.processes.teams.tokens.sum(own))
+
     def dictionaries(self) -> dict[int, Dictionary]:
         """The dictionaries as trained so far, by layer."""
         return {layer: training.dictionary() for layer, training in self._layers.items()}

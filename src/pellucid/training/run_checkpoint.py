@@ -195,7 +195,7 @@ def _stream(path: Path, tokens: Team) -> dict[str, Any]:
         return {}
     if len(states) == tokens.size:
         return dict(states[tokens.rank])
-    return further(states)
+    return further(states, tokens.rank)
 
 
 def _by_rows(name: str) -> bool:

@@ -13,7 +13,7 @@ from pellucid.core.types import ModuleSite, Site
 from pellucid.harvest.activations import ActivationBatch
 from pellucid.harvest.config import HarvestConfig
 from pellucid.harvest.live import LiveActivations, _within_norm, site_widths
-from pellucid.harvest.stream import ActivationStream, tokens_to_shuffle
+from pellucid.harvest.stream import ActivationStream, further, tokens_to_shuffle
 from pellucid.harvest.text import TextList
 from pellucid.models.load import load_model
 from support.tiny_models import tiny_model, word_tokenizer
@@ -27,7 +27,8 @@ SITES = [Site("mlp_in", 0), Site("mlp_out", 0), Site("resid_post", 1)]
 
 def stream_of(documents: list[str] = DOCUMENTS, **options) -> ActivationStream:
     options = {"batch_tokens": 32, "fill_batches": 6, "seed": 5} | options
-    return ActivationStream(live(documents), **options)
+    sizes = {name: options.pop(name) for name in ("batch_tokens", "fill_batches", "seed")}
+    return ActivationStream(live(documents, **options), **sizes)
 
 
 def live(documents: list[str] = DOCUMENTS, **settings) -> LiveActivations:
@@ -148,6 +149,18 @@ def test_the_stream_keeps_its_batches_full_and_counts_what_was_left_out() -> Non
     resumed.load_state_dict(stream.state_dict())
     next(resumed)
     assert resumed.excluded == 4 * a_reading
+
+
+def test_streams_of_another_number_go_on_with_the_count_of_all() -> None:
+    begun = [stream_of(exclude_high_norm=1.25) for _ in range(2)]
+    for stream in begun:
+        for _ in range(2 * 6 * 10):
+            next(stream)
+    together = sum(stream.state_dict()["excluded"] for stream in begun)
+    resumed = [stream_of(exclude_high_norm=1.25) for _ in range(3)]
+    for rank, stream in enumerate(resumed):
+        stream.load_state_dict(further([each.state_dict() for each in begun], rank))
+    assert [stream.excluded for stream in resumed] == [together, 0, 0] != [0, 0, 0]
 
 
 def test_a_multiple_that_leaves_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
 from rich.table import Table
 
 from pellucid.cli.run import Run
-from pellucid.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -19,62 +17,6 @@ if TYPE_CHECKING:
 Finetune = Literal["kl", "local"]
 BEFORE = "before"
 """Where in `--out` ordinary training leaves its dictionaries when fine-tuning follows."""
-_TAKEN = {"model", "data", "out", "finetune", "finetune_tokens", "dictionaries"}
-_TAKEN |= {"context_length", "field", "store", "resume"}
-_TAKEN |= {"json", "seed", "device", "threads", "quiet"}
-
-
-def check_flags(context: typer.Context) -> None:
-    """Check the flags of fine-tuning before anything is computed.
-
-    Raises:
-        ConfigError: one that would do nothing, or that fine-tuning cannot go with.
-    """
-    values = context.params
-    if values["finetune"] is None:
-        for name in ("finetune_tokens", "dictionaries"):
-            if values[name] is not None:
-                raise ConfigError(
-                    f"{_flag(name)} {values[name]} does nothing without --finetune; add it"
-                )
-        return
-    by_path = values["read"] is not None or values["write"] is not None
-    if values["dictionaries"] is not None:
-        given = [name for name in values if name not in _TAKEN and _is_given(context, name)]
-        if given:
-            raise ConfigError(
-                f"{_flag(given[0])} is a setting of ordinary training, which --dictionaries "
-                "leaves out; drop one of the two"
-            )
-    elif values["kind"] == "sae" or by_path:
-        flag = "--read and --write" if by_path else "--kind sae"
-        raise ConfigError(
-            f"--finetune replaces MLPs by transcoders, which does not go with {flag}; use kind "
-            "transcoder or skip-transcoder and its own places"
-        )
-
-
-def check_alone(finetune: Finetune | None, processes: int) -> None:
-    """Fine-tuning is the work of one process.
-
-    Raises:
-        ConfigError: there are several.
-    """
-    if finetune is not None and processes > 1:
-        raise ConfigError(
-            f"--finetune {finetune} is not spread over processes, of which there are {processes}; "
-            "train first, then fine-tune with --dictionaries in one process"
-        )
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether the command line sets this parameter."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def run_finetune(

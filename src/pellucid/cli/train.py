@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pellucid.cli import options
-from pellucid.cli.finetune import BEFORE, Finetune, check_alone, check_flags, run_finetune
+from pellucid.cli.finetune import BEFORE, Finetune, run_finetune
 from pellucid.cli.run import Run
+from pellucid.cli.train_flags import check_flags
 from pellucid.cli.values import parse_count, parse_counts, parse_layers
 from pellucid.core.errors import ConfigError
 
@@ -140,8 +141,9 @@ def train(
         typer.Option("--cache-order", help="As live training reads, or shuffled throughout."),
     ] = "text",
     field: Annotated[
-        str, typer.Option("--field", help="Field or column of the text in --data.")
-    ] = "text",
+        str | None,
+        typer.Option("--field", help="Field or column of the text in --data, text by default."),
+    ] = None,
     read: Annotated[
         str | None,
         typer.Option(
@@ -215,13 +217,12 @@ def train(
 
     from pellucid import api
     from pellucid.cli.tables import fidelity_table
-    from pellucid.distributed.processes import joined, world_size
+    from pellucid.distributed.processes import joined, under_torchrun, world_size
     from pellucid.training import train as run_training
 
     by_path = read is not None or write is not None
-    check_flags(context)
+    check_flags(context, under_torchrun=under_torchrun(), processes=world_size())
     sources = data or [options.or_specimen(None, model, "--data")]
-    check_alone(finetune, world_size())
     finetuning: dict[str, Any] = {"objective": finetune, "tokens": finetune_tokens}
     finetuning |= {"store": getattr(torch, store), "context_length": context_length}
     finetuning |= {"field": field, "resume": resume}

@@ -16,6 +16,7 @@ from pellucid.distributed.team import Team, Teams
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+_WORLD_SIZE = "WORLD_SIZE"
 _AXES = ("data", "layers", "features")
 
 
@@ -63,9 +64,14 @@ class Processes:
 ALONE = Processes()
 
 
+def under_torchrun() -> bool:
+    """Whether `torchrun` started this process."""
+    return _WORLD_SIZE in os.environ
+
+
 def world_size() -> int:
     """How many processes `torchrun` started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get(_WORLD_SIZE, "1"))
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class FileText(TextSource):
         self.name = str(path)
         self._files = _find_files(Path(path))
         self._field = field
+        self.has_fields = any(file.suffix.lower() != ".txt" for file in self._files)
         digest = hashlib.sha256(field.encode())
         for file in self._files:
             digest.update(_check_bytes(file).encode())

@@ -25,7 +25,7 @@ class DatasetText(TextSource):
     def __init__(self, name: str, *, field: str = "text") -> None:
         from datasets import load_dataset  # here: importing it takes seconds
 
-        self.name, self._field = name, field
+        self.name, self._field, self.has_fields = name, field, True
         self.fingerprint = f"{name}-{field}"
         path, _, configuration = name.partition(":")
         try:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pellucid.core.errors import DataError
+from pellucid.core.errors import ConfigError, DataError
 from pellucid.harvest.files import FileText
 from pellucid.harvest.hub import DatasetText
 from pellucid.harvest.mixed import MixedText
@@ -16,7 +16,7 @@ _DATASET_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 def open_text(
     data: str | Path | TextSource | Sequence[str | Path | TextSource],
     *,
-    field: str = "text",
+    field: str | None = None,
     seed: int = 0,
 ) -> TextSource:
     """The text that `data` names, checked.
@@ -25,19 +25,25 @@ def open_text(
         data: `specimen`; a `.txt`, `.jsonl` or `.parquet` file; a folder of them; a dataset of the
             hub, `owner/name` or `owner/name:configuration`; or a source, returned as it is. Several
             of them make a `MixedText`, where a string may end in `=WEIGHT` (1 if it does not).
-        field: the field or column of the text, where documents have several.
+        field: the field or column of the text, where documents have several; "text" by default.
         seed: the seed of the specimen's corpus.
 
     Raises:
         DataError: it cannot be found or read.
-        ConfigError: weights that are not positive.
+        ConfigError: weights that are not positive, or a field where nothing has any.
     """
     if isinstance(data, (str, Path, TextSource)):
-        return _open(data, field, seed)
-    if not data:
+        named = [(data, 1.0)]
+    else:
+        named = [_weighted(each) for each in data]
+    if not named:
         raise DataError("no text is given; give a file, a folder, 'specimen' or a dataset")
-    named = [_weighted(each) for each in data]
-    sources = [_open(source, field, seed) for source, _ in named]
+    sources = [_open(source, field or "text", seed) for source, _ in named]
+    if field is not None and not any(source.has_fields for source in sources):
+        raise ConfigError(
+            f"field {field!r} means nothing to {', '.join(source.name for source in sources)}; "
+            "leave it out: only .jsonl, .parquet and datasets have fields"
+        )
     if len(sources) == 1:
         return sources[0]
     return MixedText(sources, [weight for _, weight in named])

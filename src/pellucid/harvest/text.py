@@ -20,10 +20,12 @@ class TextSource(ABC):
     Attributes:
         name: what the user called it, for messages and manifests.
         fingerprint: changes when the text does; a run resumes only on the same text.
+        has_fields: whether documents are one of several fields.
     """
 
     name: str
     fingerprint: str
+    has_fields: bool = False
 
     @abstractmethod
     def documents(self, start: int = 0) -> Iterator[str]:

@@ -106,10 +106,12 @@ class TrainConfig:
         for name in ("aux_coefficient", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give 0 or a positive number")
-        for name in ("decay_share", "beta1", "beta2", "cut_memory", "average"):
+        for name in ("decay_share", "beta1", "beta2", "cut_memory"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value}; give a number from 0 to 1")
+        if self.average is not None and not 0 < self.average < 1:
+            raise ConfigError(f"average is {self.average}; give a number above 0 and below 1")
         for name in ("learning_rate", "epsilon", "sparsity", "bandwidth"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -133,7 +135,7 @@ class TrainConfig:
         """F of a dictionary that writes width `d_out`.
 
         Raises:
-            ConfigError: k or a prefix exceeds it.
+            ConfigError: k or a prefix exceeds it, or the one prefix there is has all of it.
         """
         count = self.num_features or self.expansion * d_out
         if self.k > count:
@@ -143,6 +145,11 @@ class TrainConfig:
         if self.prefixes and self.prefixes[-1] > count:
             raise ConfigError(
                 f"prefix {self.prefixes[-1]} exceeds the {count} features; lower it or add features"
+            )
+        if self.prefixes == (count,):
+            raise ConfigError(
+                f"prefix {count} is all {count} features, which reconstruct anyway; give a smaller "
+                "one, or none"
             )
         return count
 

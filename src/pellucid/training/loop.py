@@ -35,6 +35,7 @@ from pellucid.training.resumable import (
     begin,
     keep_going,
     put_in_place,
+    warn_of_finished,
     warn_of_repetition,
 )
 from pellucid.training.run import Run, RunPlan
@@ -95,7 +96,7 @@ def train(
     cache: str | Path | None = None,
     cache_dtype: str | None = None,
     cache_order: CacheOrder = "text",
-    field: str = "text",
+    field: str | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 300.0,
     held_out_tokens: int = 50_000,
@@ -133,7 +134,7 @@ def train(
             partial, made if it is absent.
         cache_dtype: what a new cache stores; see `through_cache`.
         cache_order: "text", as live training reads, or "shuffled" throughout the cache.
-        field: the field or column of the text, where documents have several.
+        field: the field or column of the text, where documents have several; "text" by default.
         resume: go on from the newest checkpoint in `out`.
         checkpoint_seconds: how often to save.
         held_out_tokens: how many tokens of held-out text to measure on at the end.
@@ -203,6 +204,8 @@ def train(
                 store_dtype=store_dtype,
             )
         processes.wait()
+    elif processes.first:
+        warn_of_finished(out)
     if processes.first and not (out / CARD_NAME).exists():
         write_card(out, model=model.name, data=text.name)
     return _finished(out, run)

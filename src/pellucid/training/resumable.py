@@ -143,6 +143,11 @@ def warn_of_repetition(text: ReadText, total_tokens: int) -> bool:
     return True
 
 
+def warn_of_finished(out: Path) -> None:
+    """Say that there is nothing to go on with, so that no other setting has any effect."""
+    logger.warning("the run in %s is finished; nothing was trained or stored", out)
+
+
 def put_in_place(export: Path, out: Path) -> None:
     """Move a finished set into the run's folder and delete its checkpoints.
 

@@ -32,7 +32,7 @@ def test_a_round_trip_through_a_dictionary() -> None:
         ({"aux_coefficient": -0.1}, "aux_coefficient is -0.1; give 0 or"),
         ({"beta2": 1.5}, "beta2 is 1.5; give a number from 0 to 1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; give a positive number"),
-        ({"average": 1.2}, "average is 1.2; give a number from 0 to 1"),
+        ({"average": 1.2}, "average is 1.2; give a number above 0 and below 1"),
         ({"prefixes": (8, 8)}, "prefixes are 8, 8; give positive numbers that rise"),
         ({"prefixes": (0, 8)}, "prefixes are 0, 8; give positive numbers that rise"),
         ({"sparsity": 0.1}, "sparsity is 0.1 but means nothing to topk; leave it out, or train ju"),
@@ -55,6 +55,11 @@ def test_k_beyond_the_features_is_refused() -> None:
 def test_a_prefix_beyond_the_features_is_refused() -> None:
     with pytest.raises(ConfigError, match="prefix 50 exceeds the 40 features; lower it or add"):
         TrainConfig(num_features=40, k=4, prefixes=(10, 50)).features(d_out=4)
+
+
+def test_a_prefix_that_is_everything_is_refused() -> None:
+    with pytest.raises(ConfigError, match="prefix 40 is all 40 features, which reconstruct anyway"):
+        TrainConfig(num_features=40, k=4, prefixes=(40,)).features(d_out=4)
 
 
 def test_prefixes_part_the_features() -> None:

@@ -32,6 +32,7 @@ from pellucid.training.resumable import (
     begin,
     keep_going,
     put_in_place,
+    warn_of_finished,
     warn_of_repetition,
 )
 from pellucid.training.run_checkpoint import check_identity
@@ -108,7 +109,7 @@ def finetune(
     tokens: int = DEFAULT_TOKENS,
     context_length: int | None = None,
     forward_tokens: int = FORWARD_TOKENS,
-    field: str = "text",
+    field: str | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 300.0,
     held_out_tokens: int = 50_000,
@@ -133,7 +134,7 @@ def finetune(
         context_length: tokens the model reads at once, up to 256 by default.
         forward_tokens: positions in one forward pass; fewer take less memory, and the gradients of
             a step's passes are added up.
-        field: the field or column of the text, where documents have several.
+        field: the field or column of the text, where documents have several; "text" by default.
         resume: go on from the newest checkpoint in `out`.
         checkpoint_seconds: how often to save.
         held_out_tokens: how many tokens of held-out text to compare on at the end.
@@ -264,6 +265,7 @@ def _finished(out: Path, run: FinetuneRun, *, resume: bool) -> FinetuneResult:
             f"{out} already holds trained dictionaries; train into another folder or delete them"
         )
     check_identity(manifest.config["training"], run.identity, out=out)
+    warn_of_finished(out)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     results = manifest.results
     return FinetuneResult(

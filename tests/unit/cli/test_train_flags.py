@@ -59,7 +59,7 @@ TABLE: dict[str, list[Effect | Refusal]] = {
     "model": [Effect("STRANGER", "weights")],
     "data": [
         Effect("--data OTHER", "weights"),
-        Effect("--data TEXT=9", "weights", "--tokens 1k --data OTHER"),
+        Effect("--data TEXT=9", "weights", "--tokens 1500 --data OTHER"),
     ],
     "kind": [
         Effect("--kind skip-transcoder", "shapes"),
@@ -115,7 +115,7 @@ TABLE: dict[str, list[Effect | Refusal]] = {
         Refusal("--cache-dtype float32", "--cache-dtype float32 does nothing without --cache"),
     ],
     "cache_order": [
-        Effect("--cache-order shuffled", "weights", "--tokens 1k --cache CACHE"),
+        Effect("--cache-order shuffled", "weights", "--tokens 1500 --cache CACHE"),
         Refusal("--cache-order text", "--cache-order text does nothing without --cache"),
     ],
     "field": [

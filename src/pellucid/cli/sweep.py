@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from pellucid.cli import options
 from pellucid.cli.run import Run
-from pellucid.cli.values import parse_count, parse_counts, parse_layers, parse_seeds
+from pellucid.cli.values import parse_count, parse_counts, parse_layers, parse_numbers, parse_seeds
 
 if TYPE_CHECKING:
     from pellucid.training.sweep import SweepResult
@@ -29,6 +29,18 @@ def sweep(
     activations: Annotated[
         str, typer.Option("--activations", help="Of topk, batchtopk, jumprelu, relu.")
     ] = "topk",
+    sparsities: Annotated[
+        str | None,
+        typer.Option(
+            "--sparsities",
+            metavar="X,X",
+            help="Weights of the penalty of relu and jumprelu; --sparsity of train.",
+        ),
+    ] = None,
+    learning_rates: Annotated[
+        str | None,
+        typer.Option("--learning-rates", metavar="X,X", help="--learning-rate of train."),
+    ] = None,
     seeds: Annotated[
         str,
         typer.Option(
@@ -65,8 +77,8 @@ def sweep(
     """Train a grid of dictionaries and draw fidelity against L0.
 
     Every combination of the lists (1,2,3) is trained in a folder of its own in DIR. The same
-    command goes on after an interruption, and trains nothing twice. Figures of all are in
-    DIR/sweep.parquet.
+    command goes on after an interruption, and trains nothing twice; what is damaged is made anew.
+    Figures of all are in DIR/sweep.parquet.
     """
     from pellucid import api
     from pellucid.training.sweep import Grid
@@ -77,6 +89,8 @@ def sweep(
         features=options.parsed("--features", parse_counts, features),
         kinds=kinds.split(","),
         activations=activations.split(","),
+        sparsities=_numbers("--sparsities", sparsities),
+        learning_rates=_numbers("--learning-rates", learning_rates),
         seeds=options.parsed("--seeds", parse_seeds, seeds),
         batch_tokens=batch_tokens,
     )
@@ -108,8 +122,14 @@ def sweep(
     )
 
 
+def _numbers(option: str, text: str | None) -> tuple[float | None, ...]:
+    """The numbers of an option; the default alone if it is not given."""
+    return (None,) if text is None else options.parsed(option, parse_numbers, text)
+
+
 def _table(result: "SweepResult") -> Table:
-    table = Table("", "training", "target", "L0", "FVU", "KL", "dead", title="Sweep")
+    name = Column("training", overflow="fold")
+    table = Table("", name, "target", "L0", "FVU", "KL", "dead", title="Sweep")
     best = {name for fronts in result.front.values() for names in fronts.values() for name in names}
     for row in result.rows:
         table.add_row(

@@ -1,5 +1,6 @@
-"""How the command line reads counts, layer ranges and lists of token ids."""
+"""How the command line reads counts, numbers, layer ranges and lists of token ids."""
 
+import math
 import re
 
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
@@ -49,6 +50,25 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         ValueError: a part is not a whole number of at least 0.
     """
     return tuple(parse_seed(part) for part in text.split(","))
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Read positive numbers such as `0.01,0.05` or `1e-3`.
+
+    Raises:
+        ValueError: a part is not a positive number.
+    """
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{text!r} is not a positive number; write it like 0.05 or 1e-3")
+    return number
 
 
 def parse_layers(text: str) -> list[int]:

@@ -21,6 +21,11 @@ _ONLY_WITH = {  # a setting -> the activations that it means something to
 }
 
 
+def takes(activation: str, setting: str) -> bool:
+    """Whether a setting of `TrainConfig` means something to an activation."""
+    return activation in _ONLY_WITH.get(setting, _CHOICES["activation"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """How to train one dictionary a layer. Every layer gets the same settings.
@@ -118,7 +123,7 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {value}; give a positive number")
 
         for name, activations in _ONLY_WITH.items():
-            if getattr(self, name) is not None and self.activation not in activations:
+            if getattr(self, name) is not None and not takes(self.activation, name):
                 raise ConfigError(
                     f"{name} is {getattr(self, name)} but means nothing to {self.activation}; "
                     f"leave it out, or train {' or '.join(activations)}"

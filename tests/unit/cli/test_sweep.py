@@ -20,6 +20,7 @@ def test_sweep_reports_rows_front_and_files(
 ) -> None:
     command = ["sweep", workshop.model, "--data", workshop.text, "--out", tmp_path / "out", *GRID]
     command += ["--k", "2,4", "--kinds", "transcoder", "--layers", "0-1"]
+    command += ["--activations", "relu", "--sparsities", "0.2", "--learning-rates", "1e-3"]
     outcome = pellucid(*command, "--plot", tmp_path / "plot.png", "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
@@ -32,7 +33,7 @@ def test_sweep_reports_rows_front_and_files(
 
     again = pellucid(*command, "--quiet")
     assert again.code == 0, again.err
-    assert "transcoder-topk-f48-k2-s0" in again.out
+    assert "transcoder-relu-f48-k2-" in again.out
     assert (tmp_path / "out" / "sweep.svg").exists()
 
 
@@ -44,6 +45,9 @@ def test_sweep_reports_rows_front_and_files(
         (("--k", "2", "--kinds", "transcoder,moe"), ("unknown kind 'moe'", "skip-transcoder")),
         (("--k", "2", "--activations", "gelu"), ("unknown activation 'gelu'",)),
         (("--k", "2", "--seeds", "a"), ("--seeds", "'a' is not a seed")),
+        (("--k", "2", "--sparsities", "0.1"), ("sparsities mean nothing to topk",)),
+        (("--k", "2", "--sparsities", "0.1,-1"), ("--sparsities", "'-1' is not a positive")),
+        (("--k", "2", "--learning-rates", "x"), ("--learning-rates", "'x' is not a positive")),
         (("--k", "2", "--plot", "a.gif"), ("a.gif ends in '.gif'",)),
     ],
 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pellucid.training.sweep.front import MEASURES, pareto_front, points
+from pellucid.training.sweep.front import MEASURES, Point, pareto_front, points
 from pellucid.training.sweep.rows import SweepRow
 
 _AXES = {"fvu": "FVU of {target}", "kl": "KL with all MLPs replaced (nats a token)"}
@@ -21,15 +21,14 @@ def sweep_picture(rows: Sequence[SweepRow]) -> Any:
     targets = list(dict.fromkeys(row.target for row in rows))
     panels = [(target, m, points(rows, target, m)) for target in targets for m in MEASURES]
     panels = [panel for panel in panels if panel[2]]
-    labels = list(dict.fromkeys((row.kind, row.activation, row.features) for row in rows))
+    labels = list(dict.fromkeys(map(_label, rows)))
     colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
     figure = Figure(figsize=(1 + 4 * len(panels), 4.4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False).flatten()
     for axis, (target, measure, found) in zip(axes, panels, strict=True):
         for label, colour in colours.items():
-            group = [p for p in found if (p.kind, p.activation, p.features) == label]
+            group = [point for point in found if _label(point) == label]
             if group:
-                name = "{} {} F={:,}".format(*label)
                 axis.errorbar(
                     [p.l0 for p in group],
                     [p.value for p in group],
@@ -39,7 +38,7 @@ def sweep_picture(rows: Sequence[SweepRow]) -> Any:
                     color=colour,
                     capsize=2,
                     markersize=4,
-                    label=name,
+                    label=label,
                 )
         front = pareto_front(found)
         axis.plot([p.l0 for p in front], [p.value for p in front], color="#999999", zorder=0)
@@ -51,6 +50,12 @@ def sweep_picture(rows: Sequence[SweepRow]) -> Any:
         fontsize=9,
     )
     return figure
+
+
+def _label(of: SweepRow | Point) -> str:
+    """What has one colour: k and the sparsity go along L0."""
+    rate = "" if of.learning_rate is None else f" rate={of.learning_rate:g}"
+    return f"{of.kind} {of.activation} F={of.features:,}{rate}"
 
 
 def _bars(spans: Sequence[tuple[float, float, float]]) -> list[list[float]]:

@@ -22,6 +22,8 @@ class Point:
         activation: setting.
         features: setting.
         k: setting.
+        sparsity: setting.
+        learning_rate: setting.
         l0: mean over seeds.
         value: mean of the measure over seeds.
         l0_range: smallest and largest L0.
@@ -33,6 +35,8 @@ class Point:
     activation: str
     features: int
     k: int
+    sparsity: float | None = None
+    learning_rate: float | None = None
     l0: float
     value: float
     l0_range: tuple[float, float]
@@ -42,22 +46,26 @@ class Point:
 def points(rows: Sequence[SweepRow], target: str, measure: Measure) -> list[Point]:
     """The settings with this target, seeds averaged; empty where the measure was not taken."""
 
-    def setting(row: SweepRow) -> tuple[str, str, int, int]:
-        return (row.kind, row.activation, row.features, row.k)
+    def setting(row: SweepRow) -> tuple[str, str, int, int, float, float]:
+        rates = (row.sparsity or 0.0, row.learning_rate or 0.0)  # None is the default, 0 none is
+        return (row.kind, row.activation, row.features, row.k, *rates)
 
     kept = [row for row in rows if row.target == target and getattr(row, measure) is not None]
     found = []
-    for (kind, activation, features, k), group in groupby(sorted(kept, key=setting), key=setting):
+    for _, group in groupby(sorted(kept, key=setting), key=setting):
         seeds = list(group)
+        first = seeds[0]
         l0 = [row.l0 for row in seeds]
         values = [getattr(row, measure) for row in seeds]
         found.append(
             Point(
                 names=tuple(row.name for row in seeds),
-                kind=kind,
-                activation=activation,
-                features=features,
-                k=k,
+                kind=first.kind,
+                activation=first.activation,
+                features=first.features,
+                k=first.k,
+                sparsity=first.sparsity,
+                learning_rate=first.learning_rate,
                 l0=fmean(l0),
                 value=fmean(values),
                 l0_range=(min(l0), max(l0)),

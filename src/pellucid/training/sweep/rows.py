@@ -8,9 +8,13 @@ from statistics import fmean
 from typing import Any
 
 from pellucid.core.errors import CheckpointError
-from pellucid.core.files import atomic_file, write_text
+from pellucid.core.files import atomic_file, sha256, write_text
+from pellucid.core.manifest import MANIFEST_NAME, config_hash, read_manifest
+from pellucid.dictionaries.checkpoint import ARTIFACT_KIND
 from pellucid.evaluation.report import Evaluation
 from pellucid.training.config import TrainConfig
+
+_MEASURED, _SEAL = "dictionaries", "checksum"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,8 @@ class SweepRow:
         activation: setting.
         features: setting.
         k: setting.
+        sparsity: setting; None is the default, or that the activation takes none.
+        learning_rate: setting; None is the default.
         seed: setting.
         target: what the dictionaries should write: "mlp_out", or "resid_post" for SAEs.
         fvu: fraction of the target's variance unexplained.
@@ -40,6 +46,8 @@ class SweepRow:
     activation: str
     features: int
     k: int
+    sparsity: float | None = None
+    learning_rate: float | None = None
     seed: int
     target: str
     fvu: float
@@ -63,6 +71,8 @@ def make_row(
         activation=config.activation,
         features=config.num_features or 0,
         k=config.k,
+        sparsity=config.sparsity,
+        learning_rate=config.learning_rate,
         seed=config.seed,
         target=target,
         fvu=fmean(layer.fvu for layer in layers),
@@ -75,23 +85,35 @@ def make_row(
     )
 
 
-def save_row(row: SweepRow, path: Path) -> None:
-    """Keep a row, so that a resumed sweep need not measure it again."""
-    write_text(path, json.dumps(asdict(row), indent=2) + "\n")
+def save_row(row: SweepRow, path: Path, dictionaries: Path) -> None:
+    """Keep the row of a folder's dictionaries, so that a resumed sweep need not measure it again.
+
+    The file says of which dictionaries it is, by their manifest's checksum, and has its own.
+    """
+    record = asdict(row) | {_MEASURED: sha256(dictionaries / MANIFEST_NAME)}
+    text = json.dumps(record | {_SEAL: config_hash(record)}, indent=2)
+    write_text(path, text + "\n")
 
 
-def load_row(path: Path) -> SweepRow:
-    """A row that `save_row` wrote.
+def load_row(path: Path, dictionaries: Path) -> SweepRow:
+    """A row that `save_row` wrote of this folder's dictionaries, which are whole.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file or the dictionaries are damaged, or it is of others.
     """
+    read_manifest(dictionaries, kind=ARTIFACT_KIND)
     try:
-        return SweepRow(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise CheckpointError(
-            f"{path} is not a row of a sweep; delete it and it is measured again"
-        ) from None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        seal, measured = record.pop(_SEAL), record[_MEASURED]
+        if seal != config_hash(record):
+            raise CheckpointError(f"{path} is damaged (its checksum differs)")
+        del record[_MEASURED]
+        row = SweepRow(**record)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise CheckpointError(f"{path} is not a row of a sweep") from None
+    if (row.name, measured) != (dictionaries.name, sha256(dictionaries / MANIFEST_NAME)):
+        raise CheckpointError(f"{path} is of other dictionaries than those in {dictionaries}")
+    return row
 
 
 def save_table(rows: Sequence[SweepRow], path: Path) -> Path:

@@ -1,5 +1,7 @@
 """`sweep`: train every combination of a grid, measure it, and say which ones nothing beats."""
 
+import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.core.claims import claim_folder
-from pellucid.core.errors import ConfigError
+from pellucid.core.errors import CheckpointError, ConfigError
+from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.core.pictures import check_picture, save_picture
-from pellucid.dictionaries.checkpoint import load_dictionaries
+from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, load_dictionaries
 from pellucid.evaluation import evaluate
 from pellucid.harvest.live import site_widths
 from pellucid.harvest.sources import open_text
@@ -23,6 +26,8 @@ from pellucid.training.sweep.draw import sweep_picture
 from pellucid.training.sweep.front import MEASURES, pareto_front, points
 from pellucid.training.sweep.grid import Grid
 from pellucid.training.sweep.rows import SweepRow, load_row, make_row, save_row, save_table
+
+logger = logging.getLogger(__name__)
 
 TABLE = "sweep.parquet"
 PICTURE = "sweep.svg"
@@ -88,7 +93,9 @@ def sweep(
     """Train and measure every combination of a grid.
 
     The same call with the same `out` goes on after any interruption: finished trainings are not
-    repeated, a stopped one is resumed. A larger grid may follow in the same folder.
+    repeated, a stopped one is resumed. A larger grid may follow in the same folder. What is there
+    is verified: figures that are damaged or of other dictionaries are measured anew, dictionaries
+    that are damaged are trained anew, both with a warning.
 
     Args:
         model: see `load_model`.
@@ -136,26 +143,24 @@ def sweep(
     )
     rows = []
     for number, (name, config) in enumerate(configs.items(), start=1):
-        kept = out / f"{name}.json"
-        if not kept.exists():
-            tell = _teller(on_progress, name, number, len(configs))
-            save_row(
-                _row(
-                    model,
-                    text,
-                    out / name,
-                    config,
-                    targets[config.kind],
-                    measure_tokens=measure_tokens,
-                    tell=tell,
-                    tokens=tokens,
-                    layers=layers,
-                    cache=None if cache is None else Path(cache) / targets[config.kind],
-                    checkpoint_seconds=checkpoint_seconds,
-                ),
-                kept,
+        folder, kept = out / name, out / f"{name}.json"
+        row = _kept(kept, folder)
+        if row is None:
+            row = _row(
+                model,
+                text,
+                folder,
+                config,
+                targets[config.kind],
+                measure_tokens=measure_tokens,
+                tell=_teller(on_progress, name, number, len(configs)),
+                tokens=tokens,
+                layers=layers,
+                cache=None if cache is None else Path(cache) / targets[config.kind],
+                checkpoint_seconds=checkpoint_seconds,
             )
-        rows.append(load_row(kept))
+            save_row(row, kept, folder)
+        rows.append(row)
     save_picture(sweep_picture(rows), drawn)
     return SweepResult(
         rows=tuple(rows),
@@ -196,6 +201,7 @@ def _row(
 ) -> SweepRow:
     """Train one combination, or go on with it, and measure it."""
     tell(None)
+    _put_aside_if_damaged(folder)
     result = train(
         model,
         text,
@@ -210,6 +216,30 @@ def _row(
     tell(None)
     measured = evaluate(model, own, text, tokens=measure_tokens, layerwise=False, tasks=False)
     return make_row(folder.name, config, target, measured, result.tokens / result.tokens_per_second)
+
+
+def _kept(kept: Path, folder: Path) -> SweepRow | None:
+    """The row of a training that is over; None, with a warning, where that cannot be trusted."""
+    if not kept.exists():
+        return None
+    try:
+        return load_row(kept, folder)
+    except CheckpointError as error:
+        logger.warning("%s: not taken as it is, because %s", folder.name, error)
+        return None
+
+
+def _put_aside_if_damaged(folder: Path) -> None:
+    """Make room to train anew where finished dictionaries are no longer whole."""
+    if not (folder / MANIFEST_NAME).exists():
+        return
+    try:
+        read_manifest(folder, kind=ARTIFACT_KIND)
+    except CheckpointError as error:
+        aside = folder.with_name(f"{folder.name}.damaged")
+        logger.warning("%s: moved to %s and trained anew, because %s", folder.name, aside, error)
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
 
 
 def _fronts(rows: Sequence[SweepRow]) -> dict[str, dict[str, list[str]]]:

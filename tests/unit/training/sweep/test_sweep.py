@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pellucid.core.errors import CheckpointError, ConfigError
+from pellucid.dictionaries import load_dictionaries
 from pellucid.harvest.text import TextList
 from pellucid.models.load import load_model
-from pellucid.training.sweep import Grid, SweepProgress, SweepResult, sweep
+from pellucid.training.sweep import Grid, SweepProgress, SweepResult, points, sweep
 from pellucid.training.sweep import run as sweep_module
 from support.tiny_models import tiny_model, word_tokenizer
 from support.word_text import word_documents
@@ -54,7 +55,8 @@ def test_every_kind_is_trained_and_measured_from_one_cache_a_target(tmp_path: Pa
 
     table = pq.read_table(result.table)
     assert table.column_names == [
-        *("name", "kind", "activation", "features", "k", "seed", "target", "fvu", "l0", "dead"),
+        *("name", "kind", "activation", "features", "k", "sparsity", "learning_rate", "seed"),
+        *("target", "fvu", "l0", "dead"),
         *("ce", "kl", "top1", "seconds", "seconds_share"),
     ]
     assert table["features"].to_pylist() == [48] * 4
@@ -94,10 +96,69 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path: Path) -> None:
     run(tmp_path, GRID | {"k": [2]})
     with pytest.raises(CheckpointError, match="holds a sweep made with other tokens"):
         run(tmp_path, GRID | {"k": [2]}, tokens=700)
-    (row,) = tmp_path.glob("run-*.json")
-    row.write_text("{")
-    with pytest.raises(CheckpointError, match="is not a row of a sweep; delete it"):
-        run(tmp_path, GRID | {"k": [2]})
+
+
+def test_figures_that_cannot_be_trusted_are_taken_anew(
+    tmp_path: Path, trained: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run(tmp_path)
+    one, two = (tmp_path / row.name for row in first.rows)
+    trained.clear()
+
+    def again(*words: str) -> None:
+        caplog.clear()
+        found = run(tmp_path)
+        assert [(row.name, row.fvu, row.kl) for row in found.rows] == [
+            (row.name, row.fvu, row.kl) for row in first.rows
+        ]
+        assert all(word in caplog.text for word in words)
+
+    again()
+    assert trained == [] and caplog.text == ""
+    row = one.with_suffix(".json")
+    whole = row.read_text(encoding="utf-8")
+    row.write_text(whole.replace('"l0": 2', '"l0": 1'), encoding="utf-8")
+    again(f"{row} is damaged (its checksum differs)")
+    row.write_text("{", encoding="utf-8")
+    again(f"{row} is not a row of a sweep")
+    row.write_text(two.with_suffix(".json").read_text(encoding="utf-8"), encoding="utf-8")
+    again(f"{row} is of other dictionaries than those in {one}")
+    assert load_dictionaries(one).layers == [0, 1, 2]
+
+    trained.clear()
+    file = two / "layer_1.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 16
+    file.write_bytes(content)
+    again(f"{two.name}: moved to {two}.damaged and trained anew", "layer_1.safetensors")
+    assert trained == [two.name]
+    again()
+    assert trained == [two.name]
+
+
+def test_learning_rates_and_sparsities_are_settings_like_others(tmp_path: Path) -> None:
+    result = run(
+        tmp_path,
+        GRID
+        | {
+            "k": [4],
+            "activations": ["topk", "relu"],
+            "sparsities": [0.01, 3.0],
+            "learning_rates": [None, 1e-3],
+        },
+        layers=[0],
+    )
+    table = pq.read_table(result.table)
+    names = ["topk-f48-k4", "topk-f48-k4-rate0.001"]
+    names += [f"relu-f48-k4-sparsity{x}{rate}" for x in (0.01, 3.0) for rate in ("", "-rate0.001")]
+    assert table["name"].to_pylist() == [f"run-transcoder-{name}-s0" for name in names]
+    assert table["sparsity"].to_pylist() == [None, None, 0.01, 0.01, 3.0, 3.0]
+    assert table["learning_rate"].to_pylist() == [None, 1e-3] * 3
+    few, many = result.rows[5].l0, result.rows[3].l0
+    assert few < many
+    found = points(result.rows, "mlp_out", "fvu")
+    assert len(found) == 6 and all(len(point.names) == 1 for point in found)
+    assert "relu F=48 rate=0.001" in result.picture.read_text()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +168,8 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path: Path) -> None:
         ({"seeds": [1, 1]}, "seeds of the grid is 1, 1; name each value once"),
         ({"kinds": ["transcoder", "moe"]}, "unknown kind 'moe'"),
         ({"k": [4, 64]}, "k is 64 but there are only 48 features"),
+        ({"sparsities": [0.1]}, "sparsities mean nothing to topk; leave them out, or add jumprelu"),
+        ({"learning_rates": [0.0]}, "learning_rate is 0.0; give a positive number"),
     ],
 )
 def test_bad_grids_are_refused(changes: dict[str, Any], words: str) -> None:

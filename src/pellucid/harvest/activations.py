@@ -42,11 +42,14 @@ class ActivationSource(ABC):
 
     Attributes:
         name: of the text, for messages.
-        tokens_a_reading: how many text tokens the source has, once that is known.
     """
 
     name: str
-    tokens_a_reading: int | None
+
+    @property
+    @abstractmethod
+    def tokens_a_reading(self) -> int | None:
+        """How many text tokens the source has, once that is known."""
 
     @abstractmethod
     def next_block(self) -> Block:
@@ -90,8 +93,8 @@ class SharedActivations(ActivationSource):
         self._source, self._rank, self._size = source, rank, size
 
     @property
-    def tokens_a_reading(self) -> int | None:  # type: ignore[override]
-        """See `ActivationSource`."""
+    def tokens_a_reading(self) -> int | None:
+        """See `ActivationSource.tokens_a_reading`."""
         return self._source.tokens_a_reading
 
     def next_block(self) -> Block:

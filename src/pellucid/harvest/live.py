@@ -84,8 +84,8 @@ class LiveActivations(ActivationSource):
         self._kept = {site: self.widths[site] for site in kept}
 
     @property
-    def tokens_a_reading(self) -> int | None:  # type: ignore[override]
-        """See `ActivationSource`."""
+    def tokens_a_reading(self) -> int | None:
+        """See `ActivationSource.tokens_a_reading`."""
         return self.rows.tokens_a_reading
 
     @property

@@ -121,11 +121,13 @@ class ReadText(Protocol):
 
     Attributes:
         name: of the text.
-        tokens_a_reading: how many tokens it has.
     """
 
     name: str
-    tokens_a_reading: int | None
+
+    @property
+    def tokens_a_reading(self) -> int | None:
+        """How many tokens it has."""
 
 
 def warn_of_repetition(text: ReadText, total_tokens: int) -> bool:

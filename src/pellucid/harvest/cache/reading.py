@@ -59,7 +59,11 @@ class CachedActivations(ActivationSource):
         self._numbers[end] = len(self._blocks)
         self._places = list(self._numbers)
         self._reading, self._next = 0, 0
-        self.tokens_a_reading = _text_tokens(self._blocks) if cache.ended else None
+
+    @property
+    def tokens_a_reading(self) -> int | None:
+        """See `ActivationSource.tokens_a_reading`."""
+        return _text_tokens(self._blocks) if self._cache.ended else None
 
     def next_block(self) -> Block:
         """See `ActivationSource.next_block`.
@@ -135,8 +139,12 @@ class ShuffledActivations(ActivationSource):
         ]
         self._reading, self._next = 0, 0
         self._order = self._permutation()
-        whole = cache.ended and len(self._blocks) == len(blocks)
-        self.tokens_a_reading = _text_tokens(blocks) if whole else None
+        self._whole = cache.ended and len(self._blocks) == len(blocks)
+
+    @property
+    def tokens_a_reading(self) -> int | None:
+        """See `ActivationSource.tokens_a_reading`."""
+        return _text_tokens(self._blocks) if self._whole else None
 
     def next_block(self) -> Block:
         """See `ActivationSource.next_block`: a chunk, counting its share of what was left out."""

@@ -147,7 +147,7 @@ def test_rows_sum_to_their_targets_in_float32(basis):
     assert float(((swept_matrix(linear).sum(dim=1) - value).abs() / value.abs()).max()) <= 1e-4
 
 
-@pytest.mark.parametrize("basis", ["skip", "clt", "sae", "mixed"])
+@pytest.mark.parametrize("basis", ["skip", "clt", "clt-skip", "sae", "mixed"])
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])
 def test_rows_hold_when_positions_have_different_numbers_of_features(family, basis):
     linear = linear_model(family, dtype=torch.float64, basis=basis, dense=True)

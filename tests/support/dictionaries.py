@@ -13,7 +13,7 @@ from pellucid.dictionaries import (
     ReLU,
 )
 
-KINDS = ["sae", "transcoder", "skip-transcoder", "clt"]
+KINDS = ["sae", "transcoder", "skip-transcoder", "clt", "skip-clt"]
 SLOTS = 3
 ACTIVATION_NAMES = list(ACTIVATIONS)
 
@@ -46,9 +46,9 @@ def random_dictionary(
     return DICTIONARIES[kind.removeprefix("skip-")](
         W_enc=draw(features, d_in),
         b_enc=draw(features),
-        W_dec=draw(features, SLOTS, d_out) if kind == "clt" else draw(features, d_out),
+        W_dec=draw(features, SLOTS, d_out) if kind.endswith("clt") else draw(features, d_out),
         b_dec=draw(d_out),
-        W_skip=draw(d_out, d_in) if kind == "skip-transcoder" else None,
+        W_skip=draw(d_out, d_in) if kind.startswith("skip-") else None,
         activation=random_activation(activation, features, generator),
         read_site=read_site,
         write_site=read_site if is_sae else Site("mlp_out", layer),

@@ -24,7 +24,7 @@ def tiny_dictionary(
     features: int = 24,
     seed: int = 0,
 ) -> Dictionary:
-    """One random dictionary: plt, skip, clt, clt-mid (reads the residual), sae or sae-pre."""
+    """One random dictionary: plt, skip, sae, sae-pre, clt, clt-skip, clt-mid (of the residual)."""
     generator = torch.Generator().manual_seed(1000 * seed + layer)
     width = model.d_model
 
@@ -44,6 +44,7 @@ def tiny_dictionary(
     if kind.startswith("clt"):
         return CrossLayerTranscoder(
             W_dec=draw(features, model.n_layers - layer, width),
+            W_skip=draw(width, width) if kind == "clt-skip" else None,
             read_site=Site("resid_mid" if kind == "clt-mid" else "mlp_in", layer),
             **parts,
         )

@@ -19,10 +19,11 @@ class CrossLayerTranscoder(Dictionary):
     """The features of one layer of a cross-layer transcoder.
 
     W_dec is [F, n, d]: slot j writes to `mlp_out` of the layer j above the one it reads (the
-    orientation of circuit-tracer). b_dec belongs to slot 0: each layer's own part adds the bias.
+    orientation of circuit-tracer). b_dec belongs to slot 0: each layer's own part adds the bias,
+    and with a `W_skip` the linear path from what it reads (as in Gemma Scope 2).
 
     Raises:
-        DictionaryError: a skip path, or a write site that is not `mlp_out` of some layer.
+        DictionaryError: a write site that is not `mlp_out` of some layer.
     """
 
     kind = "clt"
@@ -44,10 +45,6 @@ class CrossLayerTranscoder(Dictionary):
         return x
 
     def _check_kind(self) -> None:
-        if self.W_skip is not None:
-            raise DictionaryError(
-                "a cross-layer transcoder got a W_skip; only transcoders of one layer have one"
-            )
         if not isinstance(self.write_site, Site) or self.write_site.kind != "mlp_out":
             raise DictionaryError(
                 f"a cross-layer transcoder cannot write to {self.write_site}; its first write site "

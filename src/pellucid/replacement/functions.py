@@ -55,6 +55,7 @@ def _cross_layer_function(
             for number, (source, codes) in shared.items()
             if layer - number < len(source.write_sites)
         ]
-        return sum(parts[1:], parts[0])
+        linear = dictionary.skip(x)
+        return sum(parts[1:], parts[0]) if linear is None else sum(parts, linear)
 
     return function

@@ -17,7 +17,7 @@ MODEL = load_model(tiny_model("gpt2", dtype=torch.float64), word_tokenizer())
 IDS = MODEL.encode_ids([11, 42, 7, 42, 30])[None]
 
 
-@pytest.mark.parametrize("kind", ["plt", "skip", "clt", "clt-mid"])
+@pytest.mark.parametrize("kind", ["plt", "skip", "clt", "clt-mid", "clt-skip"])
 def test_layer_outputs_are_what_replaces_the_mlps(kind: str) -> None:
     dictionaries = tiny_set(MODEL, [kind] * 3, ReLU())
     values = MODEL.activations(IDS, [dictionary.read_site for dictionary in dictionaries])
@@ -38,7 +38,7 @@ def test_a_cross_layer_set_with_a_gap_writes_across_it() -> None:
     torch.testing.assert_close(layer_outputs(dictionaries, rows)[2].written, expected)
 
 
-@pytest.mark.parametrize("kind", ["plt", "skip", "clt-mid"])
+@pytest.mark.parametrize("kind", ["plt", "skip", "clt-mid", "clt-skip"])
 def test_gradients_through_the_replaced_model_are_finite_differences(kind: str) -> None:
     dictionaries = tiny_set(MODEL, [kind] * 3)
     generator = torch.Generator().manual_seed(0)

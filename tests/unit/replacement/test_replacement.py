@@ -118,28 +118,31 @@ def test_features_error_and_constants_add_up_to_what_the_model_computed(family, 
         assert not (active.positions == 0).any(), "position 0 (BOS) has no features"
 
 
-def test_a_cross_layer_transcoder_computes_every_mlp_from_all_layers_below():
+@pytest.mark.parametrize("kind", ["clt-mid", "clt-skip"])
+def test_a_cross_layer_transcoder_computes_every_mlp_from_all_layers_below(kind: str):
     model = load("llama")
-    parts = tiny_set(model, ["clt-mid"] * model.n_layers)
+    parts = tiny_set(model, [kind] * model.n_layers)
     replaced = ReplacementModel(model, parts)
     ids = model.encode_ids(IDS)
-    sites = [Site("resid_mid", layer) for layer in range(model.n_layers)]
-
     codes: list[torch.Tensor] = []
+    read: dict[int, torch.Tensor] = {}
     taps = []
-    for layer, site in enumerate(sites):
+    for layer in range(model.n_layers):
 
         def remember(value, _call, layer=layer):
             codes[layer:] = [parts[layer].encode(value[0]).dense()]
+            read[layer] = value[0]
 
         def write(value, _call, layer=layer):
             out = parts[layer].b_dec.clone().expand_as(value[0]).clone()
             for lower in range(layer + 1):
                 out += codes[lower] @ parts[lower].W_dec[:, layer - lower]
+            if kind == "clt-skip":
+                out += read[layer] @ parts[layer].W_skip.T
             out[0] = value[0, 0]  # BOS keeps its own MLP
             return out[None]
 
-        taps += [(site, remember), (Site("mlp_out", layer), write)]
+        taps += [(parts[layer].read_site, remember), (Site("mlp_out", layer), write)]
     with model.tapped(taps):
         expected = model.logits(ids[None])
     for _ in range(2):  # nothing is left over from the forward before

@@ -28,6 +28,7 @@ from pellucid.dictionaries.formats.format import (
     WritableFormat,
     every_layer,
     named_set,
+    no_skip,
     of_kind,
 )
 from pellucid.dictionaries.formats.gemma_scope_2 import cross_layer_parts_of
@@ -43,7 +44,7 @@ KIND = "cross_layer_transcoder"
 
 @final
 class CircuitTracerCLT(WritableFormat):
-    """ReLU and JumpReLU cross-layer transcoders, without a skip path."""
+    """ReLU and JumpReLU cross-layer transcoders; only listed files have a skip path."""
 
     name = "circuit-tracer-clt"
     recognised_by = f"{CONFIG} with model_kind {KIND}"
@@ -68,6 +69,7 @@ class CircuitTracerCLT(WritableFormat):
         """Two files a layer and the configuration."""
         for layer, dictionary in dictionaries.dictionaries.items():
             of_kind(dictionary, layer, (CrossLayerTranscoder,), self.name)
+            no_skip(dictionary, layer, self.name)
         every_layer(dictionaries, export.host, self.name)
         thresholds = _thresholds(dictionaries, export)
         for layer, dictionary in dictionaries.dictionaries.items():

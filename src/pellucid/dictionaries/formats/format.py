@@ -222,8 +222,8 @@ def no_skip(dictionary: Dictionary, layer: int, format_name: str) -> None:
     """
     if dictionary.W_skip is not None:
         raise DictionaryError(
-            f"{format_name} has no skip path, and layer {layer} is a skip transcoder; without its "
-            "skip it is another function"
+            f"{format_name} has no skip path, and layer {layer} has one; without it the layer is "
+            "another function"
         )
 
 

@@ -83,40 +83,31 @@ def parts_of(tensors: Fields) -> Parts:
     """
     encoder = tensors.matrix("w_enc", None, None)
     width, num_features = encoder.shape
-    skip: Tensor | None = None
-    if _SKIP in tensors.values:
-        skip = tensors.matrix(_SKIP, width, width)
-    parts = Parts(
-        W_enc=encoder.T,
-        b_enc=tensors.matrix("b_enc", num_features),
-        W_dec=tensors.matrix("w_dec", num_features, width),
-        b_dec=tensors.matrix("b_dec", width),
-        W_skip=None if skip is None else skip.T,
-        activation=JumpReLU(tensors.matrix("threshold", num_features)),
-    )
-    tensors.check_empty()
-    return parts
+    return _parts(tensors, encoder, tensors.matrix("w_dec", num_features, width))
 
 
 def cross_layer_parts_of(tensors: Fields, layer: int, n_layers: int) -> Parts:
-    """The parts of one layer of a cross-layer transcoder.
+    """The parts of one layer of a cross-layer transcoder; a skip path is to its own layer.
 
     Raises:
         CheckpointError: not of this format.
-        DictionaryError: it has a skip path.
     """
-    if _SKIP in tensors.values:
-        raise DictionaryError(
-            f"{tensors.path} has an affine skip connection; pellucid's cross-layer transcoders "
-            "have no skip path, and without it they are another function"
-        )
     encoder = tensors.matrix("w_enc", None, None)
     width, num_features = encoder.shape
+    decoder = tensors.matrix("w_dec", num_features, n_layers, width)
+    return _parts(tensors, encoder, decoder[:, layer:])
+
+
+def _parts(tensors: Fields, encoder: Tensor, W_dec: Tensor) -> Parts:
+    """The parts of one file, whose last tensors are taken."""
+    width, num_features = encoder.shape
+    skip = tensors.matrix(_SKIP, width, width).T if _SKIP in tensors.values else None
     parts = Parts(
         W_enc=encoder.T,
         b_enc=tensors.matrix("b_enc", num_features),
-        W_dec=tensors.matrix("w_dec", num_features, n_layers, width)[:, layer:],
+        W_dec=W_dec,
         b_dec=tensors.matrix("b_dec", width),
+        W_skip=skip,
         activation=JumpReLU(tensors.matrix("threshold", num_features)),
     )
     tensors.check_empty()

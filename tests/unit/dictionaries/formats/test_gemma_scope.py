@@ -215,21 +215,27 @@ def test_a_cross_layer_transcoder_of_the_second(skip: bool, tmp_path: Path) -> N
             "threshold": draw(F, seed=layer + 9).abs(),
         }
         if skip:
-            tensors["affine_skip_connection"] = draw(D_MODEL, D_MODEL)
+            tensors["affine_skip_connection"] = draw(D_MODEL, D_MODEL, seed=layer)
         names.append(f"params_layer_{layer}.safetensors")
         save_file(tensors, tmp_path / names[-1])
     (tmp_path / "config.yaml").write_text(
         "model_kind: cross_layer_transcoder\nmodel_name: a\nfeature_input_hook: mlp.hook_in\n"
         f"feature_output_hook: hook_mlp_out\ntranscoders: [{', '.join(names)}]\n"
     )
-    if skip:
-        with pytest.raises(DictionaryError, match="cross-layer transcoders have no skip path"):
-            load_dictionaries(tmp_path)
-        return
     loaded = load_dictionaries(tmp_path)
     assert [len(loaded[layer].write_sites) for layer in range(3)] == [3, 2, 1]
     assert torch.equal(loaded[1].W_dec, draw(F, layers, D_MODEL, seed=1)[:, 1:])
     assert torch.equal(loaded[2].W_enc, draw(D_MODEL, F, seed=2).T)
+    x = torch.randn(5, D_MODEL)
+    if not skip:
+        assert loaded[1].skip(x) is None
+        return
+    affine = draw(D_MODEL, D_MODEL, seed=1)
+    torch.testing.assert_close(loaded[1].skip(x), x @ affine)
+    convert(loaded, tmp_path / "ours", "pellucid")
+    assert torch.equal(load_dictionaries(tmp_path / "ours")[1].W_skip, affine.T)
+    with pytest.raises(DictionaryError, match="circuit-tracer-clt has no skip path, and layer 0"):
+        convert(loaded, tmp_path / "theirs", "circuit-tracer-clt")
 
 
 def test_what_neither_has_is_refused(

@@ -20,7 +20,7 @@ Finetune = Literal["kl", "local"]
 BEFORE = "before"
 """Where in `--out` ordinary training leaves its dictionaries when fine-tuning follows."""
 _TAKEN = {"model", "data", "out", "finetune", "finetune_tokens", "dictionaries"}
-_TAKEN |= {"context_length", "field", "store", "resume"}
+_TAKEN |= {"context_length", "field", "store", "resume", "checkpoint_every"}
 _TAKEN |= {"json", "seed", "device", "threads", "quiet"}
 
 

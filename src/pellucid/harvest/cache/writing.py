@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pellucid.core.errors import CheckpointError
 from pellucid.core.files import storage_errors
+from pellucid.core.manifest import MANIFEST_NAME
 from pellucid.harvest.cache.cache import (
     ActivationCache,
     OnProgress,
@@ -88,6 +90,12 @@ def _opened(
         cache = open_cache(folder, on_progress=on_progress)
         check_identity(cache, wanted, complete=not cache.holds(tokens))
         return cache
+    shards = len(list(folder.glob("shard-*.safetensors")))
+    if shards > 1:  # a killed writer leaves one at most that no manifest names
+        raise CheckpointError(
+            f"{folder / MANIFEST_NAME} is missing, but {shards} shards are there; restore it from "
+            "a copy, or delete the shards to make the cache again"
+        )
     dtype = wanted.get("dtype", "float32")
     STORAGE[dtype]  # refuses an unknown name
     return ActivationCache(

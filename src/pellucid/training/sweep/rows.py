@@ -9,6 +9,7 @@ from typing import Any
 
 from pellucid.core.errors import CheckpointError
 from pellucid.core.files import atomic_file, write_text
+from pellucid.core.sealed import SEAL, is_sealed, sealed_text
 from pellucid.evaluation.report import Evaluation
 from pellucid.training.config import TrainConfig
 
@@ -77,7 +78,7 @@ def make_row(
 
 def save_row(row: SweepRow, path: Path) -> None:
     """Keep a row, so that a resumed sweep need not measure it again."""
-    write_text(path, json.dumps(asdict(row), indent=2) + "\n")
+    write_text(path, sealed_text(asdict(row)))
 
 
 def load_row(path: Path) -> SweepRow:
@@ -87,8 +88,14 @@ def load_row(path: Path) -> SweepRow:
         CheckpointError: the file is damaged.
     """
     try:
-        return SweepRow(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+        text = path.read_bytes().decode()
+        record = json.loads(text)
+        if not is_sealed(record, text):
+            raise CheckpointError(
+                f"{path} is damaged (its checksum differs); delete it and it is measured again"
+            )
+        return SweepRow(**{name: record[name] for name in record if name != SEAL})
+    except (OSError, ValueError, TypeError):
         raise CheckpointError(
             f"{path} is not a row of a sweep; delete it and it is measured again"
         ) from None

@@ -1,0 +1,334 @@
+"""Trainings killed at random moments and resumed, and what a damaged file of theirs does.
+
+Every kill is SIGKILL to a real `pellucid train` (two processes of torchrun in some), at a moment
+drawn uniformly, by the seed, from the time that the same training took without interruption, or
+from one part of that time. Then `--resume`: the dictionaries must be those of the uninterrupted
+training byte for byte. Then every file of the artifacts that such trainings leave is damaged in
+every way of `benchmarks.damage`. One thread a process. From the repository's root:
+
+    python -m benchmarks.faults
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.damage import survey
+from benchmarks.measure import hardware, versions
+from pellucid.core.files import write_text
+from pellucid.dictionaries.checkpoint import load_dictionaries
+from pellucid.harvest.cache.cache import open_cache
+from pellucid.training.run_checkpoint import load_newest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results" / "faults.json"
+SMALL = ["--tokens", "24k", "--features", "512", "--k", "4", "--layers", "0-1"]
+SMALL += ["--batch-tokens", "512"]
+POLL_S = 0.003
+LIMIT_S = 600
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A training and when it is killed.
+
+    Attributes:
+        name: of it.
+        words: its options; `{work}` stands for its folder.
+        clock: patterns below that folder; time counts from when a path of one comes to be.
+        kills: how many trainings are killed.
+        times: how often each is killed before it may end.
+        processes: of torchrun; 1 is without it.
+        victim: which of them is killed: "all", or "one", drawn at random.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    clock: tuple[str, ...] = ("out", "cache")
+    kills: int = 4
+    times: int = 1
+    processes: int = 1
+    victim: str = "all"
+
+    def command(self, work: Path, *more: str) -> list[str]:
+        """What is run."""
+        start = [sys.executable, "-m"]
+        if self.processes > 1:
+            start += ["torch.distributed.run", "--standalone"]
+            start += [f"--nproc-per-node={self.processes}", "-m"]
+        words = [word.format(work=work) for word in self.words]
+        common = ["--threads", "1", "--quiet", "--json", "--out", str(work / "out")]
+        return [*start, "pellucid", "train", "specimen", *words, *common, *more]
+
+
+def scenarios() -> list[Scenario]:
+    """Every training that is killed."""
+    often = ("--checkpoint-every", "0")
+    spread = ("--tokens", "12k", *SMALL[2:], *often)
+    ending = ("out/.export", "out/..export*")
+    cached = ("--tokens", "48k", "--features", "256", "--k", "4", "--cache", "{work}/cache")
+    kl = ("--tokens", "4k", "--features", "256", "--k", "4", "--batch-tokens", "512")
+    kl += ("--finetune", "kl", "--finetune-tokens", "6k", *often)
+    return [
+        Scenario(name="live", words=(*SMALL, "--checkpoint-every", "2"), kills=4),
+        Scenario(name="a checkpoint every step", words=(*SMALL, *often), kills=5),
+        Scenario(
+            name="four times in a row",
+            words=("--tokens", "40k", *SMALL[2:], *often),
+            clock=("out/checkpoints/checkpoint-*",),
+            kills=1,
+            times=4,
+        ),
+        Scenario(name="filling a cache", words=cached, clock=("cache",), kills=4),
+        Scenario(name="export", words=(*SMALL[:3], "8192", *SMALL[4:]), clock=ending, kills=3),
+        Scenario(name="fine-tuning", words=kl, clock=("out/checkpoints",), kills=3),
+        *(
+            Scenario(
+                name=f"two processes, {axis}, {victim} killed",
+                words=(*spread, "--layout", f"{axis}=2"),
+                kills=2,
+                processes=2,
+                victim=victim,
+            )
+            for axis in ("data", "features")
+            for victim in ("one", "all")
+        ),
+    ]
+
+
+def started(command: list[str]) -> "subprocess.Popen[str]":
+    """A process in a group of its own."""
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until_clock(process: "subprocess.Popen[str]", scenario: Scenario, work: Path) -> bool:
+    """Wait until the scenario's clock starts; whether it did before the process ended."""
+    before = signs(scenario, work)
+    while process.poll() is None:
+        if signs(scenario, work) - before:
+            return True
+        time.sleep(POLL_S)
+    return False
+
+
+def signs(scenario: Scenario, work: Path) -> set[Path]:
+    """What there is that starts the clock."""
+    return {path for pattern in scenario.clock for path in work.glob(pattern)}
+
+
+def uninterrupted(scenario: Scenario, work: Path) -> float:
+    """Run it to its end; the seconds since its clock started."""
+    process = started(scenario.command(work))
+    assert until_clock(process, scenario, work), process.communicate()[1]
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    return time.monotonic() - began
+
+
+def killed(scenario: Scenario, work: Path, wait: float, draw: random.Random) -> Record:
+    """Start it, kill it when its clock shows `wait`, and say what was going on."""
+    process = started(scenario.command(work, "--resume"))
+    until_clock(process, scenario, work)
+    try:
+        process.wait(timeout=wait)
+        process.communicate()
+        return {"during": "nothing: it had ended"}
+    except subprocess.TimeoutExpired:
+        pass
+    if scenario.victim == "one":
+        os.kill(draw.choice(workers(process.pid)), signal.SIGKILL)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    during = going_on(work)
+    began = time.monotonic()
+    process.communicate(timeout=LIMIT_S)
+    ended: Record = {"during": during, "job_ended_after_s": time.monotonic() - began}
+    assert process.returncode != 0
+    for _ in range(1000):  # those that torchrun ended are gone when it is, or soon
+        if not group_lives(process.pid):
+            return ended
+        time.sleep(0.01)
+    raise AssertionError("a process of the killed job lives on")
+
+
+def workers(torchrun: int) -> list[int]:
+    """The processes that a process started."""
+    children = Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def group_lives(group: int) -> bool:
+    """Whether any process of a group is there."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def going_on(work: Path) -> str:
+    """What a training was doing, by what is on the disk."""
+    signs = [
+        ("writing the model card", "out/manifest.json"),
+        ("exporting", "out/.export"),
+        ("exporting", "out/..export*"),
+        ("writing a checkpoint", "out/**/.checkpoint-*"),
+        ("between two checkpoints", "out/**/checkpoint-*"),
+        ("training, no checkpoint yet", "out/**/metrics.jsonl"),
+        ("writing a shard", "cache/.shard*.tmp"),
+        ("filling the cache", "cache"),
+    ]
+    return next((what for what, sign in signs if any(work.glob(sign))), "starting")
+
+
+def resumed(scenario: Scenario, work: Path, whole: Path) -> Record:
+    """Resume it to its end and compare it with the one that was never killed."""
+    process = started(scenario.command(work, "--resume"))
+    _, errors = process.communicate(timeout=LIMIT_S)
+    if process.returncode:
+        return {"outcome": "refused", "message": errors.strip().splitlines()[-1]}
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
+    differing = [str(n) for n in names if (work / n).read_bytes() != (whole / n).read_bytes()]
+    left = sorted(str(path.relative_to(work)) for path in work.rglob(".*") if path.name != ".lock")
+    return {
+        "outcome": "differs" if differing else "bit-identical",
+        "bytes_compared": sum((whole / name).stat().st_size for name in names),
+        "differing": differing,
+        "left_behind": left,
+    }
+
+
+def kills(scenario: Scenario, folder: Path, draw: random.Random) -> Iterator[Record]:
+    """A record a training that is killed (all its kills) and resumed."""
+    whole = folder / "whole"
+    seconds = uninterrupted(scenario, whole)
+    for number in range(scenario.kills):
+        work = folder / f"killed-{number}"
+        moments = []
+        for _ in range(scenario.times):
+            share = draw.random()
+            moments.append(
+                {"share": share} | killed(scenario, work, share * seconds / scenario.times, draw)
+            )
+        record: Record = {"scenario": scenario.name, "uninterrupted_s": seconds}
+        record |= {"kills": moments} | resumed(scenario, work, whole)
+        shutil.rmtree(work, ignore_errors=True)
+        print(json.dumps(record), flush=True)
+        yield record
+    shutil.rmtree(whole)
+
+
+def stopped(scenario: Scenario, work: Path) -> None:
+    """Run it until it has two checkpoints, and kill it."""
+    process = started(scenario.command(work))
+    while len(list(work.glob("out/checkpoints/checkpoint-*"))) < 2 or any(
+        work.glob("out/checkpoints/.checkpoint-*")
+    ):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(POLL_S)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def loaded(folder: Path) -> Any:
+    """What a checkpoint says, its tensors by their sum."""
+    found = load_newest(folder)
+    sums = {
+        f"{part}.{name}": float(tensor.double().sum())
+        for part, named in found.tensors.items()
+        for name, tensor in named.items()
+    }
+    return found.tokens, found.state, found.stream, sums
+
+
+def damaged(folder: Path, draw: random.Random) -> Record:
+    """What every damage does, by artifact, file and kind of damage."""
+    small = Scenario(name="", words=(*SMALL[:3], "64", *SMALL[4:], "--checkpoint-every", "0"))
+    spread = Scenario(name="", words=(*small.words, "--layout", "features=2"), processes=2)
+    ended = Scenario(name="", words=(*small.words, "--cache", "{work}/cache"))
+    found: Record = {}
+    for name, scenario in (("checkpoint", small), ("checkpoint of two processes", spread)):
+        work = folder / name.replace(" ", "-")
+        stopped(scenario, work)
+        checkpoints = work / "out" / "checkpoints"
+        newest = max(checkpoints.glob("checkpoint-*"))
+        found[name] = counted(newest, lambda at=checkpoints: loaded(at), draw)
+    work = folder / "ended"
+    uninterrupted(ended, work)
+    found["cache"] = counted(work / "cache", lambda: open_cache(work / "cache").shards, draw)
+    out = work / "out"
+    found["dictionaries"] = counted(
+        out, lambda: str(load_dictionaries(out).manifest), draw, "[ml]*[!l]"
+    )
+    return found
+
+
+def counted(
+    folder: Path, opened: Callable[[], Any], draw: random.Random, pattern: str = "[!.]*"
+) -> Record:
+    """The survey of a folder's files, JSON-able."""
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    return {
+        name: {"bytes": (folder / name).stat().st_size}
+        | {what: dict(verdicts) for what, verdicts in by_damage.items()}
+        for name, by_damage in survey(files, opened, draw).items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="scenarios whose names begin so; keeps nothing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    draw = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        trainings = [
+            record
+            for number, scenario in enumerate(scenarios())
+            if scenario.name.startswith(arguments.only)
+            for record in kills(scenario, Path(folder) / str(number), draw)
+        ]
+        damage = damaged(Path(folder) / "damage", draw)
+    print(Counter(record["outcome"] for record in trainings))
+    result = {
+        "seed": arguments.seed,
+        "trainings": trainings,
+        "damage": damage,
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "versions": versions(["torch", "safetensors", "transformers"]),
+    }
+    if arguments.only:
+        print(json.dumps(damage, indent=1))
+    else:
+        write_text(RESULTS, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ RESULTS = Path(__file__).parent / "results" / "faults.json"
 SMALL = ["--tokens", "24k", "--features", "512", "--k", "4", "--layers", "0-1"]
 SMALL += ["--batch-tokens", "512"]
 POLL_S = 0.003
+ENDED = "nothing: it had ended"
 LIMIT_S = 600
 Record = dict[str, Any]
 
@@ -55,7 +57,7 @@ class Scenario:
         kills: how many trainings are killed.
         times: how often each is killed before it may end.
         processes: of torchrun; 1 is without it.
-        victim: which of them is killed: "all", or "one", drawn at random.
+        victim: which of them is killed: "all"; "one", drawn at random; "launcher", torchrun alone.
     """
 
     name: str
@@ -109,11 +111,18 @@ def scenarios() -> list[Scenario]:
             for axis in ("data", "features")
             for victim in ("one", "all")
         ),
+        Scenario(
+            name="two processes, features, launcher killed",
+            words=(*spread, "--layout", "features=2"),
+            kills=1,
+            processes=2,
+            victim="launcher",
+        ),
     ]
 
 
 def started(command: list[str]) -> "subprocess.Popen[str]":
-    """A process in a group of its own."""
+    """A process of one computing thread."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     return subprocess.Popen(
         command,
@@ -121,7 +130,6 @@ def started(command: list[str]) -> "subprocess.Popen[str]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -150,54 +158,57 @@ def uninterrupted(scenario: Scenario, work: Path) -> float:
     return time.monotonic() - began
 
 
-def killed(scenario: Scenario, work: Path, wait: float, draw: random.Random) -> Record:
+def killed(scenario: Scenario, work: Path, whole: Path, wait: float, draw: random.Random) -> Record:
     """Start it, kill it when its clock shows `wait`, and say what was going on."""
     process = started(scenario.command(work, "--resume"))
     until_clock(process, scenario, work)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=wait)
-        process.communicate()
-        return {"during": "nothing: it had ended"}
-    except subprocess.TimeoutExpired:
-        pass
-    if scenario.victim == "one":
-        os.kill(draw.choice(workers(process.pid)), signal.SIGKILL)
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-    during = going_on(work)
+        return {"during": ENDED}
+    team = [process.pid, *workers(process.pid)]
+    victims = {"all": team, "launcher": team[:1], "one": [draw.choice(team[1:] or team)]}
+    with suppress(ProcessLookupError):
+        for victim in victims[scenario.victim]:
+            os.kill(victim, signal.SIGKILL)
+    during = going_on(work, whole)
     began = time.monotonic()
-    process.communicate(timeout=LIMIT_S)
-    ended: Record = {"during": during, "job_ended_after_s": time.monotonic() - began}
-    assert process.returncode != 0
-    for _ in range(1000):  # those that torchrun ended are gone when it is, or soon
-        if not group_lives(process.pid):
-            return ended
-        time.sleep(0.01)
-    raise AssertionError("a process of the killed job lives on")
+    if process.wait(timeout=LIMIT_S) == 0:
+        return {"during": ENDED}
+    record: Record = {"during": during}
+    if scenario.victim == "launcher":  # its processes go on, and keep others out
+        record["meanwhile"] = resumed(scenario, work, work)
+    while any(map(alive, team)):
+        time.sleep(POLL_S)
+    return record | {"all_ended_after_s": time.monotonic() - began}
 
 
 def workers(torchrun: int) -> list[int]:
-    """The processes that a process started."""
+    """The processes that a process started (torchrun gives each a session of its own)."""
     children = Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split()
     return [int(child) for child in children]
 
 
-def group_lives(group: int) -> bool:
-    """Whether any process of a group is there."""
+def alive(process: int) -> bool:
+    """Whether a process is there, and not just the remains of one that nobody asked for."""
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
+    except FileNotFoundError:
         return False
-    return True
 
 
-def going_on(work: Path) -> str:
+def going_on(work: Path, whole: Path) -> str:
     """What a training was doing, by what is on the disk."""
+    ends = []
+    for name in ("out", "out/before"):
+        with suppress(FileNotFoundError):
+            results = json.loads((whole / name / "manifest.json").read_text())["results"]
+            ends.append(f"{name}/checkpoints/checkpoint-{results['tokens']:014d}")
     signs = [
         ("writing the model card", "out/manifest.json"),
         ("exporting", "out/.export"),
         ("exporting", "out/..export*"),
         ("writing a checkpoint", "out/**/.checkpoint-*"),
+        *(("measuring at the end", end) for end in ends),
         ("between two checkpoints", "out/**/checkpoint-*"),
         ("training, no checkpoint yet", "out/**/metrics.jsonl"),
         ("writing a shard", "cache/.shard*.tmp"),
@@ -211,7 +222,8 @@ def resumed(scenario: Scenario, work: Path, whole: Path) -> Record:
     process = started(scenario.command(work, "--resume"))
     _, errors = process.communicate(timeout=LIMIT_S)
     if process.returncode:
-        return {"outcome": "refused", "message": errors.strip().splitlines()[-1]}
+        said = [line for line in errors.splitlines() if "another process" in line]
+        return {"outcome": "refused", "message": (said or errors.splitlines())[-1]}
     names = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
     differing = [str(n) for n in names if (work / n).read_bytes() != (whole / n).read_bytes()]
     left = sorted(str(path.relative_to(work)) for path in work.rglob(".*") if path.name != ".lock")
@@ -233,7 +245,8 @@ def kills(scenario: Scenario, folder: Path, draw: random.Random) -> Iterator[Rec
         for _ in range(scenario.times):
             share = draw.random()
             moments.append(
-                {"share": share} | killed(scenario, work, share * seconds / scenario.times, draw)
+                {"share": share}
+                | killed(scenario, work, whole, share * seconds / scenario.times, draw)
             )
         record: Record = {"scenario": scenario.name, "uninterrupted_s": seconds}
         record |= {"kills": moments} | resumed(scenario, work, whole)
@@ -251,7 +264,8 @@ def stopped(scenario: Scenario, work: Path) -> None:
     ):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(POLL_S)
-    os.killpg(process.pid, signal.SIGKILL)
+    for each in (process.pid, *workers(process.pid)):
+        os.kill(each, signal.SIGKILL)
     process.communicate()
 
 

@@ -40,6 +40,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 SMALL = ["--tokens", "24k", "--features", "512", "--k", "4", "--layers", "0-1"]
 SMALL += ["--batch-tokens", "512"]
+FEW = ["--tokens", "8k", *SMALL[2:3], "64", *SMALL[4:]]
 POLL_S = 0.003
 ENDED = "nothing: it had ended"
 LIMIT_S = 600
@@ -88,7 +89,9 @@ def scenarios() -> list[Scenario]:
     kl = ("--tokens", "4k", "--features", "256", "--k", "4", "--batch-tokens", "512")
     kl += ("--finetune", "kl", "--finetune-tokens", "6k", *often)
     return [
-        Scenario(name="live", words=(*SMALL, "--checkpoint-every", "2"), kills=4),
+        Scenario(
+            name="live", words=("--tokens", "120k", *SMALL[2:], "--checkpoint-every", "2"), kills=5
+        ),
         Scenario(name="a checkpoint every step", words=(*SMALL, *often), kills=5),
         Scenario(
             name="four times in a row",
@@ -217,14 +220,16 @@ def going_on(work: Path, whole: Path) -> str:
     return next((what for what, sign in signs if any(work.glob(sign))), "starting")
 
 
-def resumed(scenario: Scenario, work: Path, whole: Path) -> Record:
+def resumed(
+    scenario: Scenario, work: Path, whole: Path, pattern: str = "**/*.safetensors"
+) -> Record:
     """Resume it to its end and compare it with the one that was never killed."""
     process = started(scenario.command(work, "--resume"))
     _, errors = process.communicate(timeout=LIMIT_S)
     if process.returncode:
         said = [line for line in errors.splitlines() if "another process" in line]
         return {"outcome": "refused", "message": (said or errors.splitlines())[-1]}
-    names = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
+    names = sorted(path.relative_to(whole) for path in whole.glob(pattern))
     differing = [str(n) for n in names if (work / n).read_bytes() != (whole / n).read_bytes()]
     left = sorted(str(path.relative_to(work)) for path in work.rglob(".*") if path.name != ".lock")
     return {
@@ -282,53 +287,72 @@ def loaded(folder: Path) -> Any:
 
 def damaged(folder: Path, draw: random.Random) -> Record:
     """What every damage does, by artifact, file and kind of damage."""
-    small = Scenario(name="", words=(*SMALL[:3], "64", *SMALL[4:], "--checkpoint-every", "0"))
-    spread = Scenario(name="", words=(*small.words, "--layout", "features=2"), processes=2)
-    ended = Scenario(name="", words=(*small.words, "--cache", "{work}/cache"))
+    cached = Scenario(name="", words=(*FEW, "--cache", "{work}/cache"))
+    alone = Scenario(name="", words=(*FEW, "--checkpoint-every", "0"))
+    spread = Scenario(name="", words=(*alone.words, "--layout", "features=2"), processes=2)
+    whole = folder / "whole"
+    uninterrupted(cached, whole)
     found: Record = {}
-    for name, scenario in (("checkpoint", small), ("checkpoint of two processes", spread)):
-        work = folder / name.replace(" ", "-")
+    for name, scenario in (("checkpoint", alone), ("checkpoint of two processes", spread)):
+        work = folder / name
         stopped(scenario, work)
         checkpoints = work / "out" / "checkpoints"
-        newest = max(checkpoints.glob("checkpoint-*"))
-        found[name] = counted(newest, lambda at=checkpoints: loaded(at), draw)
-    work = folder / "ended"
-    uninterrupted(ended, work)
-    found["cache"] = counted(work / "cache", lambda: open_cache(work / "cache").shards, draw)
-    out = work / "out"
-    found["dictionaries"] = counted(
-        out, lambda: str(load_dictionaries(out).manifest), draw, "[ml]*[!l]"
-    )
-    return found
+        files = sorted(max(checkpoints.glob("checkpoint-*")).iterdir())
+        found[name] = counted(files, lambda at=checkpoints: loaded(at), draw)
+        if scenario is alone:
+            resumes = resumed_from_damage(scenario, work, files, whole, draw)
+    files = sorted((whole / "cache").glob("[!.]*"))
+    found["cache"] = counted(files, lambda: open_cache(whole / "cache").shards, draw)
+    out = whole / "out"
+    files = [out / "manifest.json", *sorted(out.glob("layer_*"))]
+    found["dictionaries"] = counted(files, lambda: str(load_dictionaries(out).manifest), draw)
+    return {"artifacts": found, "resumes": resumes}
 
 
-def counted(
-    folder: Path, opened: Callable[[], Any], draw: random.Random, pattern: str = "[!.]*"
-) -> Record:
-    """The survey of a folder's files, JSON-able."""
-    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+def counted(files: list[Path], opened: Callable[[], Any], draw: random.Random) -> Record:
+    """The survey of an artifact's files, JSON-able."""
+    sizes = {path.name: path.stat().st_size for path in files}
     return {
-        name: {"bytes": (folder / name).stat().st_size}
+        name: {"bytes": sizes[name]}
         | {what: dict(verdicts) for what, verdicts in by_damage.items()}
         for name, by_damage in survey(files, opened, draw).items()
     }
 
 
+def resumed_from_damage(
+    scenario: Scenario, work: Path, files: list[Path], whole: Path, draw: random.Random
+) -> dict[str, Record]:
+    """Flip a bit of each file of the newest checkpoint, resume to the end, and compare."""
+    found = {}
+    for path in files:
+        copy = work.with_name("resumed")
+        shutil.copytree(work, copy)
+        content = bytearray(path.read_bytes())
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (copy / path.relative_to(work)).write_bytes(content)
+        found[path.name] = resumed(scenario, copy, whole, "out/*.safetensors")
+        shutil.rmtree(copy)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="scenarios whose names begin so; keeps nothing")
+    parser.add_argument("--done", type=Path, help="file of scenarios that need no repetition")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    draw = random.Random(arguments.seed)
+    done: dict[str, list[Record]] = {}
+    if arguments.done and arguments.done.exists():
+        done = json.loads(arguments.done.read_text())
     with tempfile.TemporaryDirectory() as folder:
-        trainings = [
-            record
-            for number, scenario in enumerate(scenarios())
-            if scenario.name.startswith(arguments.only)
-            for record in kills(scenario, Path(folder) / str(number), draw)
-        ]
-        damage = damaged(Path(folder) / "damage", draw)
+        for number, scenario in enumerate(scenarios()):
+            if scenario.name not in done:
+                draw = random.Random(f"{arguments.seed} {scenario.name}")
+                done[scenario.name] = list(kills(scenario, Path(folder) / str(number), draw))
+                if arguments.done:
+                    write_text(arguments.done, json.dumps(done))
+        damage = damaged(Path(folder) / "damage", random.Random(arguments.seed))
+    trainings = [record for records in done.values() for record in records]
     print(Counter(record["outcome"] for record in trainings))
     result = {
         "seed": arguments.seed,
@@ -338,10 +362,7 @@ def main() -> None:
         "hardware": hardware(),
         "versions": versions(["torch", "safetensors", "transformers"]),
     }
-    if arguments.only:
-        print(json.dumps(damage, indent=1))
-    else:
-        write_text(RESULTS, json.dumps(result, indent=1) + "\n")
+    write_text(RESULTS, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

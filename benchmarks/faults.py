@@ -38,7 +38,7 @@ from pellucid.training.run_checkpoint import load_newest
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "faults.json"
-SMALL = ["--tokens", "24k", "--features", "512", "--k", "4", "--layers", "0-1"]
+SMALL = ["--tokens", "16k", "--features", "512", "--k", "4", "--layers", "0"]
 SMALL += ["--batch-tokens", "512"]
 FEW = ["--tokens", "8k", *SMALL[2:3], "64", *SMALL[4:]]
 POLL_S = 0.003
@@ -85,29 +85,29 @@ def scenarios() -> list[Scenario]:
     often = ("--checkpoint-every", "0")
     spread = ("--tokens", "12k", *SMALL[2:], *often)
     ending = ("out/.export", "out/..export*")
-    cached = ("--tokens", "48k", "--features", "256", "--k", "4", "--cache", "{work}/cache")
+    cached = ("--tokens", "48k", *SMALL[2:7], "0-1", "--cache", "{work}/cache")
     kl = ("--tokens", "4k", "--features", "256", "--k", "4", "--batch-tokens", "512")
     kl += ("--finetune", "kl", "--finetune-tokens", "6k", *often)
     return [
         Scenario(
-            name="live", words=("--tokens", "120k", *SMALL[2:], "--checkpoint-every", "2"), kills=5
+            name="live", words=("--tokens", "60k", *SMALL[2:], "--checkpoint-every", "1"), kills=4
         ),
-        Scenario(name="a checkpoint every step", words=(*SMALL, *often), kills=5),
+        Scenario(name="a checkpoint every step", words=(*SMALL, *often), kills=4),
         Scenario(
             name="four times in a row",
-            words=("--tokens", "40k", *SMALL[2:], *often),
+            words=("--tokens", "30k", *SMALL[2:], *often),
             clock=("out/checkpoints/checkpoint-*",),
             kills=1,
             times=4,
         ),
-        Scenario(name="filling a cache", words=cached, clock=("cache",), kills=4),
+        Scenario(name="filling a cache", words=cached, clock=("cache",), kills=3),
         Scenario(name="export", words=(*SMALL[:3], "8192", *SMALL[4:]), clock=ending, kills=3),
-        Scenario(name="fine-tuning", words=kl, clock=("out/checkpoints",), kills=3),
+        Scenario(name="fine-tuning", words=kl, clock=("out/checkpoints",), kills=2),
         *(
             Scenario(
                 name=f"two processes, {axis}, {victim} killed",
                 words=(*spread, "--layout", f"{axis}=2"),
-                kills=2,
+                kills=1,
                 processes=2,
                 victim=victim,
             )
@@ -214,6 +214,7 @@ def going_on(work: Path, whole: Path) -> str:
         *(("measuring at the end", end) for end in ends),
         ("between two checkpoints", "out/**/checkpoint-*"),
         ("training, no checkpoint yet", "out/**/metrics.jsonl"),
+        ("filling the first buffer", "out"),
         ("writing a shard", "cache/.shard*.tmp"),
         ("filling the cache", "cache"),
     ]

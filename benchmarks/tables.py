@@ -6,6 +6,7 @@ and `<!-- end of table -->`.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -690,6 +691,47 @@ def _interop_cell(cell: Record | None) -> str:
     return f"{cell['max_abs_diff']:.1e}" if "max_abs_diff" in cell else cell["error"]
 
 
+def faults(result: Record) -> str:
+    """Trainings that were killed, a row a scenario."""
+    rows = []
+    for name in dict.fromkeys(training["scenario"] for training in result["trainings"]):
+        own = [each for each in result["trainings"] if each["scenario"] == name]
+        during = Counter(
+            kill["during"]
+            for each in own
+            for kill in each["kills"]
+            if not kill["during"].startswith("nothing")
+        )
+        rows.append(
+            [
+                name,
+                str(during.total()),
+                "; ".join(f"{what} {count}" for what, count in during.items()),
+                f"{sum(each['outcome'] == 'bit-identical' for each in own)} of {len(own)}",
+                f"{sum(each.get('bytes_compared', 0) for each in own):,}",
+            ]
+        )
+    return markdown("training, kills, during, ended bit-identical, bytes compared", rows)
+
+
+def damage(result: Record) -> str:
+    """What damaged files do, a row an artifact."""
+    rows = []
+    for name, files in result["damage"]["artifacts"].items():
+        done, verdicts = Counter[str](), Counter[str]()
+        for file in files.values():
+            for what in file.keys() - {"bytes"}:
+                done[what] += sum(file[what].values())
+                verdicts.update(file[what])
+        flipped = done.pop("flipped")
+        known = [verdicts.pop(each, 0) for each in ("warning", "one error")]
+        cells = [len(files), flipped, done.total(), *known, verdicts.total()]
+        rows.append([name, *(f"{cell:,}" for cell in cells)])
+    return markdown(
+        "artifact, files, flipped bits, other damage, older one taken, one error, unseen", rows
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, what prints it)
     "parity": ("parity.json", parity),
     "trace": ("trace.json", trace),
@@ -725,6 +767,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "concepts": ("specimen_features.json", concepts),
     "verification_cost": ("verification_cost.json", verification_cost),
     "interop": ("interop.json", interop),
+    "faults": ("faults.json", faults),
+    "damage": ("faults.json", damage),
 }
 
 

@@ -1,6 +1,7 @@
 """Training over processes: real ones under torchrun, gloo; killed, stopped, gone on with others."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pellucid.core.types import Site
 from pellucid.harvest.activations import SharedActivations
 from pellucid.harvest.config import HarvestConfig
 from pellucid.harvest.live import LiveActivations
+from pellucid.training.run_checkpoint import load_newest
 from support.distributed_train import model, text
 from support.torchrun import torchrun
 
@@ -68,6 +70,18 @@ def test_a_killed_process_ends_the_job_and_others_go_on_from_its_checkpoint(
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     tokens = [record["tokens"] for record in records]
     assert tokens == sorted(set(tokens))
+
+
+def test_a_full_disk_is_one_error_of_ours_and_the_checkpoints_before_stay(tmp_path: Path) -> None:
+    """Of `torch.distributed.checkpoint`, whose own error is no `Exception`."""
+    out = tmp_path / "run"
+    options = {"out": str(out), "layout": "features=2", "full_after": 512, "tokens": 2_000}
+    ended = torchrun(2, TRAIN, json.dumps(options))
+    assert ended.returncode != 0
+    assert re.search(r"StorageError: cannot write .*checkpoint-0*512: File too large", ended.stderr)
+    assert "CheckpointException" not in ended.stderr
+    assert load_newest(out / "checkpoints").tokens == 384
+    assert sorted(path.name[-3:] for path in (out / "checkpoints").iterdir()) == ["256", "384"]
 
 
 def test_a_run_goes_on_over_more_processes_than_it_began_with(

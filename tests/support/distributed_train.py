@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -39,16 +40,19 @@ def model() -> LanguageModel:
 
 
 def main() -> None:
-    """Train; a process of rank KILL_RANK is killed once KILL_AFTER tokens are done."""
+    """Train; once `kill_after` tokens are done, the process that reports is killed; once
+    `full_after` are, no file can grow past 20,000 bytes."""
     torch.set_num_threads(1)
     options = json.loads(sys.argv[1])
     out, layout = Path(options.pop("out")), options.pop("layout", "")
-    kill_after = options.pop("kill_after", None)
+    kill_after, full_after = options.pop("kill_after", None), options.pop("full_after", None)
     with joined(layout, "cpu") as processes:
 
         def progress(now: TrainProgress) -> None:
             if kill_after is not None and now.tokens >= kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if full_after is not None and now.tokens >= full_after:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
         result = train(
             model(),
@@ -56,7 +60,7 @@ def main() -> None:
             out,
             processes=processes,
             on_progress=progress,
-            checkpoint_seconds=0.0 if kill_after else 300.0,
+            checkpoint_seconds=0.0 if kill_after or full_after else 300.0,
             **(SETTINGS | options),
         )
         if processes.first:

@@ -197,6 +197,14 @@ def train(
         ),
     ] = None,
     resume: options.Resume = False,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-every",
+            metavar="SECONDS",
+            help="Seconds between two checkpoints; 0 is after every step.",
+        ),
+    ] = 300.0,
     layout: Annotated[
         str,
         typer.Option(
@@ -225,7 +233,7 @@ def train(
     sources = data or [options.or_specimen(None, model, "--data")]
     finetuning: dict[str, Any] = {"objective": finetune, "tokens": finetune_tokens}
     finetuning |= {"store": getattr(torch, store), "context_length": context_length}
-    finetuning |= {"field": field, "resume": resume}
+    finetuning |= {"field": field, "resume": resume, "checkpoint_seconds": checkpoint_every}
     if dictionaries is not None:
         loaded = api.load_model(model, device=run.device)
         run_finetune(run, loaded, dictionaries, sources, out, ordinary=None, **finetuning)
@@ -246,6 +254,7 @@ def train(
             layers=chosen,
             track=track or (),
             store_dtype=getattr(torch, store),
+            checkpoint_seconds=checkpoint_every,
             on_progress=on_step,
             on_cache=on_cache,
             processes=processes,

@@ -14,7 +14,7 @@ _NEEDS = {
     "dictionaries": "finetune",
 }
 _OF_FINETUNING = {"model", "data", "out", "finetune", "finetune_tokens", "dictionaries"}
-_OF_FINETUNING |= {"context_length", "field", "store", "resume"}
+_OF_FINETUNING |= {"context_length", "field", "store", "resume", "checkpoint_every"}
 _OF_FINETUNING |= {"json", "seed", "device", "threads", "quiet"}
 
 

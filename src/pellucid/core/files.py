@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -109,7 +109,7 @@ def recover_directory(path: Path) -> None:
     path = Path(path)
     previous = path.with_name(f".{path.name}.previous")
     if previous.exists() and not path.exists():
-        with storage_errors(path):
+        with storage_errors(path), suppress(FileNotFoundError):  # another process was faster
             previous.rename(path)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pellucid.core.errors import CheckpointError
 from pellucid.core.files import sha256, write_text
+from pellucid.core.sealed import SEAL, is_sealed, sealed_text
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
-_SEAL = "checksum"
 
 
 def software_versions() -> dict[str, str]:
@@ -63,7 +63,7 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`, with the checksums it has, and one of its own."""
         record = asdict(self) | {"config_hash": config_hash(self.config)}
-        write_text(Path(folder) / MANIFEST_NAME, _text(record | {_SEAL: _seal(record)}))
+        write_text(Path(folder) / MANIFEST_NAME, sealed_text(record))
 
 
 def read_manifest(folder: Path, *, kind: str, verify: bool = True) -> Manifest:
@@ -81,21 +81,21 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = True) -> Manifest:
     folder = Path(folder)
     path = folder / MANIFEST_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # as it is: `read_text` would mend line ends
         record = json.loads(text)
-        if not _is_sealed(record, text):
+        if not is_sealed(record, text):
             raise CheckpointError(
                 f"{path} is damaged (its checksum differs); restore it from a copy or make the "
                 "artifact again"
             )
-        for name in ("config_hash", _SEAL):
+        for name in ("config_hash", SEAL):
             record.pop(name, None)
         manifest = Manifest(**record)
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder} has no {MANIFEST_NAME}; give a folder written by pellucid"
         ) from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}); restore it from a copy or make the artifact again"
         ) from error
@@ -111,23 +111,6 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = True) -> Manifest:
     return manifest
 
 
-def _text(record: dict[str, Any]) -> str:
-    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _seal(record: dict[str, Any]) -> str:
-    """The SHA-256 of a manifest's text without its own checksum."""
-    return hashlib.sha256(_text(record).encode()).hexdigest()
-
-
-def _is_sealed(record: dict[str, Any], text: str) -> bool:
-    """Whether a manifest is byte for byte what was written; an old one without checksum passes."""
-    if _SEAL not in record:
-        return True
-    unsealed = {name: value for name, value in record.items() if name != _SEAL}
-    return _text(record) == text and _seal(unsealed) == record[_SEAL]
-
-
 def _verify_files(folder: Path, manifest: Manifest) -> None:
     for name, expected in manifest.files.items():
         path = folder / name
@@ -137,8 +120,18 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
             )
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; restore it or make the artifact again")
-        if sha256(path) != expected:
+        if _checksum(path) != expected:
             raise CheckpointError(
                 f"{path} is damaged (its checksum differs from the manifest's); restore it from a "
                 "copy or resume from an earlier checkpoint"
             )
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:  # a disk that cannot give back what it holds
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); restore it from a copy or make the "
+            "artifact again"
+        ) from error

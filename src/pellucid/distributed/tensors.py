@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pellucid.core.errors import CheckpointError
 from pellucid.distributed.processes import Processes
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import Placement
 
-_WRITTEN_BY_SEVERAL = "shard-*.safetensors"
+_SUFFIX = ".safetensors"
+_WRITTEN_BY_SEVERAL = "shard-"
 
 
 def write_parts(
@@ -35,6 +38,9 @@ def write_parts(
         parts: by part and name, the same for a tensor in every process that has it; where rows are
             spread over processes, this one's `as_rows`.
         processes: all of them.
+
+    Raises:
+        OSError, SafetensorError: the disk refuses, this process's or another's.
     """
     named = {
         part: {f"{part}.{name}": tensor.detach() for name, tensor in tensors.items()}
@@ -46,11 +52,18 @@ def write_parts(
             save_file(whole, folder / f"{part}.safetensors")
         return
     from torch.distributed import checkpoint as dcp  # here: only several processes need it
+    from torch.distributed.checkpoint.api import CheckpointException
 
     writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    dcp.save(
-        {name: t for part in named.values() for name, t in part.items()}, storage_writer=writer
-    )
+    try:
+        dcp.save(
+            {name: t for part in named.values() for name, t in part.items()}, storage_writer=writer
+        )
+    except CheckpointException as failed:
+        for error, _ in failed.failures.values():
+            if isinstance(error, (OSError, SafetensorError)):
+                raise error from None
+        raise
 
 
 def read_parts(
@@ -58,6 +71,7 @@ def read_parts(
     parts: Collection[str] | None,
     by_rows: Callable[[str], bool],
     processes: Processes,
+    files: Collection[str],
 ) -> dict[str, dict[str, Tensor]]:
     """Read tensors, whole or this process's rows of them; all processes call this together.
 
@@ -67,9 +81,17 @@ def read_parts(
         by_rows: whether the rows of a tensor of a name are spread over the processes that share
             features.
         processes: all of them.
+        files: the names of what was written; any other file of tensors is refused.
+
+    Raises:
+        CheckpointError: there is one.
     """
-    if processes.mesh is None and not any(folder.glob(_WRITTEN_BY_SEVERAL)):
-        names = [file.stem for file in folder.glob("*.safetensors")]
+    for path in folder.glob(f"*{_SUFFIX}"):
+        if path.name not in files:
+            raise CheckpointError(f"{path} is no part of the checkpoint; delete it, and resume")
+    names = [name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)]
+    by_several = any(name.startswith(_WRITTEN_BY_SEVERAL) for name in names)
+    if processes.mesh is None and not by_several:
         found: Mapping[str, Tensor] = {
             # Cloned, because results of matrix products may depend on how memory is aligned.
             name: tensor.clone()

@@ -12,7 +12,6 @@ import torch
 
 from pellucid.core.config import config_from_dict
 from pellucid.core.errors import ConfigError
-from pellucid.core.files import storage_errors
 from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
 from pellucid.distributed.processes import ALONE, Processes
@@ -32,7 +31,10 @@ from pellucid.training.metrics import TrainProgress, Window
 from pellucid.training.recorder import Recorder
 from pellucid.training.resumable import (
     CHECKPOINTS,
+    EXPORT,
     begin,
+    check_interval,
+    held,
     keep_going,
     put_in_place,
     warn_of_finished,
@@ -136,7 +138,7 @@ def train(
         cache_order: "text", as live training reads, or "shuffled" throughout the cache.
         field: the field or column of the text, where documents have several; "text" by default.
         resume: go on from the newest checkpoint in `out`.
-        checkpoint_seconds: how often to save.
+        checkpoint_seconds: how often to save; 0 is after every step.
         held_out_tokens: how many tokens of held-out text to measure on at the end.
         measure_every: tokens between two measurements of quality, see `measure.Measurement`; it is
             not measured before the end if not given.
@@ -165,6 +167,7 @@ def train(
     text = open_text(data, field=field, seed=config.seed)
     _check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
     _check_measured(measure_every, processes)
+    check_interval(checkpoint_seconds)
     plan = _plan(
         model,
         config,
@@ -187,28 +190,25 @@ def train(
     if measure_every is not None:
         measurement = Measurement(model, text.split("heldout"), plan.sites, every=measure_every)
     recorder = Recorder(out, measurement=measurement, track=track) if processes.first else None
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    if not (out / MANIFEST_NAME).exists():
-        begin(run, out, resume=resume)
-        _advance(run, out, checkpoint_seconds, recorder, on_progress)
-        excluded = run.excluded_tokens()
-        if processes.first:
-            _finish(
-                run if processes.mesh is None else _whole(run, model, train_text, out),
-                model,
-                text,
-                out,
-                held_out_tokens=held_out_tokens,
-                excluded_tokens=excluded,
-                store_dtype=store_dtype,
-            )
-        processes.wait()
-    elif processes.first:
-        warn_of_finished(out)
-    if processes.first and not (out / CARD_NAME).exists():
-        write_card(out, model=model.name, data=text.name)
-    return _finished(out, run)
+    with held(out, processes):
+        if not (out / MANIFEST_NAME).exists():
+            begin(run, out, resume=resume)
+            _advance(run, out, checkpoint_seconds, recorder, on_progress)
+            excluded = run.excluded_tokens()
+            if processes.first:
+                _finish(
+                    run if processes.mesh is None else _whole(run, model, train_text, out),
+                    *(model, text, out),
+                    held_out_tokens=held_out_tokens,
+                    excluded_tokens=excluded,
+                    store_dtype=store_dtype,
+                )
+            processes.wait()
+        elif processes.first:
+            warn_of_finished(out)
+        if processes.first and not (out / CARD_NAME).exists():
+            write_card(out, model=model.name, data=text.name)
+        return _finished(out, run)
 
 
 def _plan(
@@ -371,7 +371,7 @@ def _finish(
         excluded_tokens=excluded_tokens,
     )
     export = save_dictionaries(
-        out / ".export",
+        out / EXPORT,
         dictionaries,
         model_fingerprint=model.fingerprint(),
         config=run.identity,

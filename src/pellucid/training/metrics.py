@@ -1,6 +1,9 @@
 """What a run reports while it goes on: trailing figures and a log of them."""
 
 import json
+import logging
+import re
+import zlib
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,10 @@ from pellucid.harvest.fidelity import LayerFidelity
 from pellucid.training.measure import Measured
 from pellucid.training.step import StepMetrics
 
+logger = logging.getLogger(__name__)
+
 WINDOW_STEPS = 50
+_CHECK = re.compile(rb', "crc32": "([0-9a-f]{8})"}$')
 
 
 class Window:
@@ -73,7 +79,10 @@ class Logged(Protocol):
 
 
 class MetricsLog:
-    """A JSONL file of progress records, in step with the run's checkpoints."""
+    """A JSONL file of progress records, in step with the run's checkpoints.
+
+    Each has the CRC-32 of its line without it; one that was damaged is left out with a warning.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -85,27 +94,44 @@ class MetricsLog:
             StorageError: the disk refuses.
         """
         with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(progress.to_json()) + "\n")
+            file.write(_checked(json.dumps(progress.to_json())))
 
     def truncate(self, tokens: int) -> None:
         """Drop records later than `tokens`, and one that a crash cut short."""
         if self._path.exists():
-            write_text(self._path, "".join(x for x in self._whole_lines() if _tokens(x) <= tokens))
+            kept = [line for line, record in self._whole() if record["tokens"] <= tokens]
+            write_text(self._path, "".join(f"{line}\n" for line in kept))
 
     def last_tokens(self) -> int:
         """The tokens of the last record; 0 for none."""
-        return max(map(_tokens, self._whole_lines()), default=0)
+        return max((record["tokens"] for _, record in self._whole()), default=0)
 
     def records(self) -> list[dict[str, Any]]:
         """Every record, in the order of the run."""
-        return [json.loads(line) for line in self._whole_lines()]
+        return [record for _, record in self._whole()]
 
-    def _whole_lines(self) -> list[str]:
+    def _whole(self) -> list[tuple[str, dict[str, Any]]]:
+        """Lines and what they say, without one that a crash cut short, or that is damaged."""
         if not self._path.exists():
             return []
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n")]
+        lines = self._path.read_bytes().split(b"\n")
+        records = {number: _record(line) for number, line in enumerate(lines, start=1) if line}
+        damaged = [str(number) for number, record in records.items() if record is None]
+        if damaged:
+            logger.warning("left out damaged lines of %s: %s", self._path, ", ".join(damaged))
+        return [(lines[n - 1].decode(), record) for n, record in records.items() if record]
 
 
-def _tokens(line: str) -> int:
-    return int(json.loads(line)["tokens"])
+def _checked(text: str) -> str:
+    """A line of a record's JSON and its CRC-32."""
+    return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}\n'
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None if it is not what was written."""
+    match = _CHECK.search(line)
+    text = b"" if match is None else line[: match.start()] + b"}"
+    if match is None or int(match[1], 16) != zlib.crc32(text):
+        return None
+    record: dict[str, Any] = json.loads(text)
+    return record

@@ -1,15 +1,18 @@
 """What runs that save themselves share: beginning, going on, stopping, ending in a folder."""
 
+import fcntl
 import logging
 import math
+import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from pellucid.core.errors import ConfigError, PellucidError
-from pellucid.core.files import storage_errors
+from pellucid.core.files import storage_errors, sync_directory
 from pellucid.core.manifest import MANIFEST_NAME
 from pellucid.distributed.processes import Processes
 from pellucid.training.interrupt import graceful_stop
@@ -24,6 +27,9 @@ from pellucid.training.run_checkpoint import (
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+EXPORT = ".export"
+_ABANDONED = (EXPORT, f".{EXPORT}.previous", ".*.tmp")
+"""What a killed process may leave in a run's folder, beside its checkpoints."""
 
 
 class TrainingStoppedError(PellucidError):
@@ -58,6 +64,57 @@ class Resumable(Protocol):
 
     def restore(self, checkpoint: RunCheckpoint) -> None:
         """Go on from a checkpoint of a run with the same identity."""
+
+
+def check_interval(seconds: float) -> None:
+    """Check how often a run is to save itself.
+
+    Raises:
+        ConfigError: not a number of seconds.
+    """
+    if not seconds >= 0:
+        raise ConfigError(
+            f"checkpoint_seconds is {seconds}; give 0 (after every step) or a positive number"
+        )
+
+
+@contextmanager
+def held(out: Path, processes: Processes) -> Iterator[None]:
+    """Make a run's folder, keep other runs out of it, and clear what a killed one left there.
+
+    The system frees the folder when the process that holds it ends, however it ends. A file system
+    that cannot keep others out lets them in.
+
+    Raises:
+        ConfigError: another process trains there.
+        StorageError: the disk refuses.
+    """
+    if not processes.first:
+        yield
+        return
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY)
+    try:
+        _lock(descriptor, out)
+        with storage_errors(out):
+            for path in (path for pattern in _ABANDONED for path in out.glob(pattern)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, out: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"another process is training in {out}; wait for it, end it, or train into another "
+            "folder"
+        ) from None
+    except OSError as error:
+        logger.debug("%s cannot be locked: %s", out, error)
 
 
 def begin(run: Resumable, out: Path, *, resume: bool) -> None:
@@ -160,5 +217,6 @@ def put_in_place(export: Path, out: Path) -> None:
         files = sorted(export.iterdir(), key=lambda file: file.name == MANIFEST_NAME)
         for file in files:  # the manifest last: it makes the set whole
             file.replace(out / file.name)
+        sync_directory(out)
         export.rmdir()
         shutil.rmtree(out / CHECKPOINTS)

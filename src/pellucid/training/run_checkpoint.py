@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,18 +179,22 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _load(path: Path, parts: Sequence[str] | None, processes: Processes) -> RunCheckpoint:
     record = json.loads((path / _STATE_NAME).read_text(encoding="utf-8"))
-    tensors = read_parts(path, parts, _by_rows, processes)
-    return RunCheckpoint(**record, stream=_stream(path, processes.teams.tokens), tensors=tensors)
+    files = read_manifest(path, kind=ARTIFACT_KIND, verify=False).files
+    tensors = read_parts(path, parts, _by_rows, processes, files)
+    stream = _stream(path, files, processes.teams.tokens)
+    return RunCheckpoint(**record, stream=stream, tensors=tensors)
 
 
-def _stream(path: Path, tokens: Team) -> dict[str, Any]:
+def _stream(path: Path, files: Collection[str], tokens: Team) -> dict[str, Any]:
     """Where a process goes on in the text.
 
     Where as many processes read text of their own as then, each goes on where it was. Otherwise all
     go on from the furthest fill of the buffer that any of them had begun (`further`).
     """
-    files = sorted(path.glob("stream_*.json"), key=lambda file: int(file.stem.split("_")[1]))
-    states = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    names = [_stream_name(rank) for rank in range(len(files))]
+    states = [
+        json.loads((path / name).read_text(encoding="utf-8")) for name in names if name in files
+    ]
     if not any(states):
         return {}
     if len(states) == tokens.size:

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from pellucid.core.manifest import read_manifest
+from pellucid.training import TrainingStoppedError, loop
+from pellucid.training.finetune import loop as finetune_loop
 from unit.cli.conftest import Command, Workshop
 
 
@@ -41,3 +45,32 @@ def test_train_reads_mixtures_through_a_cache(
     assert damaged.code == 2
     assert damaged.err.count("\n") == 1 and f"{shard} is damaged" in damaged.err
     assert not (tmp_path / "d").exists()
+
+
+def test_checkpoint_every_says_how_often_a_run_saves_itself(
+    pellucid: Command, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def stop_at_once(*arguments: object, checkpoint_seconds: float, **options: object) -> None:
+        asked.append(checkpoint_seconds)
+        raise TrainingStoppedError("enough")
+
+    command = ["train", workshop.model, "--data", workshop.text, "--tokens", 768, "--features", 64]
+    command += ["--k", 4, "--batch-tokens", 256, "--layers", "0", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "keep_going", stop_at_once)
+        for every in ([], ["--checkpoint-every", "0.5"]):
+            assert pellucid(*command, *every, "--out", tmp_path / "stopped").code == 130
+    assert asked == [300.0, 0.5]
+
+    refused = pellucid(*command, "--checkpoint-every", "-1", "--out", tmp_path / "refused")
+    assert refused.code == 2 and refused.err.count("\n") == 1
+    assert "checkpoint_seconds is -1.0; give 0 (after every step) or a pos" in refused.err
+    assert not (tmp_path / "refused").exists()
+
+    monkeypatch.setattr(finetune_loop, "keep_going", stop_at_once)
+    words = ["train", "specimen", "--dictionaries", "specimen", "--finetune", "kl", "--quiet"]
+    words += ["--out", tmp_path / "tuned", "--checkpoint-every", "7"]
+    assert pellucid(*words).code == 130
+    assert asked[2:] == [7.0]

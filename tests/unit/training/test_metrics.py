@@ -10,6 +10,10 @@ from pellucid.training.metrics import WINDOW_STEPS, MetricsLog, TrainProgress, W
 from pellucid.training.step import StepMetrics
 
 
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+
+
 def step(error: float, variance: float, *, l0: float = 4.0, dead: float = 0.0) -> StepMetrics:
     return StepMetrics(squared_error=error, variance=variance, l0=l0, dead=dead, auxiliary=0.0)
 
@@ -52,4 +56,26 @@ def test_a_log_is_cut_back_to_the_checkpoint_and_continued(tmp_path: Path) -> No
         "tokens": 10,
         "tokens_per_second": 10.0,
         "layers": [{"layer": 0, "fvu": 0.5, "l0": 3.0, "dead": 0.1}],
+        "crc32": records[0]["crc32"],
     }
+    assert log.records()[0] == progress(10).to_json()
+
+
+def test_any_flipped_bit_of_the_log_costs_its_record_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    for tokens in (10, 20, 30):
+        log.append(progress(tokens))
+    written, records = path.read_bytes(), log.records()
+    assert not caplog.records
+    for place in range(len(written)):
+        path.write_bytes(flipped(written, place))
+        found = log.records()
+        assert all(record in records for record in found)
+        assert len(found) == 3 or "left out damaged lines of" in caplog.text
+        caplog.clear()
+    path.write_bytes(flipped(written, 10))
+    log.truncate(20)
+    assert log.records() == records[1:2]

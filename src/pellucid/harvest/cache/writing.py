@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pellucid.core.errors import CheckpointError
 from pellucid.core.files import storage_errors
+from pellucid.core.manifest import MANIFEST_NAME
 from pellucid.harvest.cache.cache import (
     ActivationCache,
     OnProgress,
@@ -57,7 +59,7 @@ def write_cache(
 
     Raises:
         ConfigError: the folder has a cache of something else, or an unknown dtype.
-        CheckpointError: a file of the cache that is there is damaged.
+        CheckpointError: a file of the cache that is there is damaged, or its manifest is lost.
         StorageError: too little space, or the disk refuses; what was written stays of use.
         DataError: the text cannot be read, or a value cannot be stored.
     """
@@ -84,10 +86,16 @@ def _opened(
     on_progress: OnProgress | None,
 ) -> ActivationCache:
     """The cache of the folder, checked, or one that holds nothing yet."""
+    shards = len(list(folder.glob("shard-*.safetensors")))
     if has_cache(folder):
         cache = open_cache(folder, on_progress=on_progress)
         check_identity(cache, wanted, complete=not cache.holds(tokens))
         return cache
+    if shards > 1:  # a killed writer leaves one at most that no manifest names
+        raise CheckpointError(
+            f"{folder / MANIFEST_NAME} is missing, but {shards} shards are there; restore it from "
+            "a copy, or delete the shards to make the cache again"
+        )
     dtype = wanted.get("dtype", "float32")
     STORAGE[dtype]  # refuses an unknown name
     return ActivationCache(

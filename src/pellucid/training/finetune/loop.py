@@ -10,7 +10,6 @@ import torch
 
 from pellucid.core.config import config_from_dict
 from pellucid.core.errors import ConfigError
-from pellucid.core.files import storage_errors
 from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
 from pellucid.dictionaries.dictionary_set import DictionarySet
@@ -29,7 +28,10 @@ from pellucid.training.metrics import MetricsLog
 from pellucid.training.recorder import LOG_STEPS, METRICS_NAME
 from pellucid.training.resumable import (
     CHECKPOINTS,
+    EXPORT,
     begin,
+    check_interval,
+    held,
     keep_going,
     put_in_place,
     warn_of_finished,
@@ -136,7 +138,7 @@ def finetune(
             a step's passes are added up.
         field: the field or column of the text, where documents have several; "text" by default.
         resume: go on from the newest checkpoint in `out`.
-        checkpoint_seconds: how often to save.
+        checkpoint_seconds: how often to save; 0 is after every step.
         held_out_tokens: how many tokens of held-out text to compare on at the end.
         store_dtype: what the finished dictionaries are stored as.
         on_progress: called after every step.
@@ -160,6 +162,7 @@ def finetune(
     ):
         if count < 1:
             raise ConfigError(f"{name} is {count}; give a positive number")
+    check_interval(checkpoint_seconds)
     check_subject(model, dictionaries)
     text = open_text(data, field=field, seed=config.seed)
     plan = FinetunePlan(
@@ -169,13 +172,14 @@ def finetune(
         forward_tokens=forward_tokens,
     )
     run = FinetuneRun(plan, model, dictionaries, text.split("train"))
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    if (out / MANIFEST_NAME).exists():
-        return _finished(out, run, resume=resume)
-    begin(run, out, resume=resume)
-    _advance(run, out, checkpoint_seconds, on_progress)
-    return _finish(run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
+    with held(out, run.processes):
+        if (out / MANIFEST_NAME).exists():
+            return _finished(out, run, resume=resume)
+        begin(run, out, resume=resume)
+        _advance(run, out, checkpoint_seconds, on_progress)
+        return _finish(
+            run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype
+        )
 
 
 def _advance(
@@ -245,7 +249,7 @@ def _finish(
         comparison=comparison,
     )
     export = save_dictionaries(
-        out / ".export",
+        out / EXPORT,
         trained,
         model_fingerprint=model.fingerprint(),
         config=run.identity,

@@ -9,12 +9,13 @@ from typing import Any
 
 from pellucid.core.errors import CheckpointError
 from pellucid.core.files import atomic_file, sha256, write_text
-from pellucid.core.manifest import MANIFEST_NAME, config_hash, read_manifest
+from pellucid.core.manifest import MANIFEST_NAME, read_manifest
+from pellucid.core.sealed import SEAL, is_sealed, sealed_text
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND
 from pellucid.evaluation.report import Evaluation
 from pellucid.training.config import TrainConfig
 
-_MEASURED, _SEAL = "dictionaries", "checksum"
+_MEASURED = "dictionaries"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +92,7 @@ def save_row(row: SweepRow, path: Path, dictionaries: Path) -> None:
     The file says of which dictionaries it is, by their manifest's checksum, and has its own.
     """
     record = asdict(row) | {_MEASURED: sha256(dictionaries / MANIFEST_NAME)}
-    text = json.dumps(record | {_SEAL: config_hash(record)}, indent=2)
-    write_text(path, text + "\n")
+    write_text(path, sealed_text(record))
 
 
 def load_row(path: Path, dictionaries: Path) -> SweepRow:
@@ -103,12 +103,12 @@ def load_row(path: Path, dictionaries: Path) -> SweepRow:
     """
     read_manifest(dictionaries, kind=ARTIFACT_KIND)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        seal, measured = record.pop(_SEAL), record[_MEASURED]
-        if seal != config_hash(record):
+        text = path.read_bytes().decode()
+        record = json.loads(text)
+        measured = record.pop(_MEASURED)
+        if not is_sealed(record | {_MEASURED: measured}, text):
             raise CheckpointError(f"{path} is damaged (its checksum differs)")
-        del record[_MEASURED]
-        row = SweepRow(**record)
+        row = SweepRow(**{name: record[name] for name in record if name != SEAL})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise CheckpointError(f"{path} is not a row of a sweep") from None
     if (row.name, measured) != (dictionaries.name, sha256(dictionaries / MANIFEST_NAME)):

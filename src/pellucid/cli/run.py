@@ -158,6 +158,8 @@ def _prepare_process(threads: int | None, *, quiet: bool) -> None:
     import torch
     from transformers.utils import logging as transformers_logging
 
+    from pellucid.core.allocation import keep_freed_memory
+
     if os.environ.get(DEBUG_VARIABLE) != "1":
         warnings.simplefilter("ignore")
         transformers_logging.set_verbosity_error()
@@ -165,5 +167,6 @@ def _prepare_process(threads: int | None, *, quiet: bool) -> None:
     level = logging.ERROR if quiet else logging.WARNING
     logging.basicConfig(format="%(message)s", level=level, force=True)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)

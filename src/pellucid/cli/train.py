@@ -14,7 +14,7 @@ from pellucid.cli.train_flags import check_flags
 from pellucid.cli.values import parse_count, parse_counts, parse_layers
 from pellucid.core.errors import ConfigError
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 DecoderNorm = Literal["free", "unit"]
 Stored = Literal["float32", "float16"]
 CacheDtype = Literal["float32", "bfloat16", "float16", "int8"]
@@ -98,8 +98,13 @@ def train(
         typer.Option("--learning-rate", help="Adam's peak rate; falls with the square root of F."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Of the encoder's matrix product.")
-    ] = "float32",
+        Precision,
+        typer.Option(
+            "--precision",
+            help="Of the encoder's matrix product and the model's forward pass: auto is bfloat16 "
+            "where the device multiplies it natively.",
+        ),
+    ] = "auto",
     store: Annotated[
         Stored, typer.Option("--store", help="What the dictionaries are stored as.")
     ] = "float32",

@@ -12,7 +12,7 @@ from torch.nn import functional
 from pellucid.kernels.pairs import FeaturePairs, RowGradients
 
 _FANOUT = 8
-_DIRECT_WIDTH = 512  # below this many columns torch.topk is faster than a level of the tree
+_DIRECT_WIDTH = 256  # below this many columns torch.topk is faster than a level of the tree
 
 
 @torch.no_grad()

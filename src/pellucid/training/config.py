@@ -1,18 +1,19 @@
 """The settings of a training run, each default with its source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 import torch
 
 from pellucid.core.errors import ConfigError
+from pellucid.kernels.native import multiplies_bfloat16
 
 _CHOICES = {
     "kind": ("transcoder", "skip-transcoder", "sae", "clt"),
     "activation": ("topk", "batchtopk", "jumprelu", "relu"),
     "decoder_norm": ("free", "unit"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 _ONLY_WITH = {  # a setting -> the activations that it means something to
     "sparsity": ("jumprelu", "relu"),
@@ -68,7 +69,9 @@ class TrainConfig:
         epsilon: Adam's divisor floor (6.25e-10: Gao et al. 2024, for gradients of mean losses).
         batch_tokens: tokens a step.
         precision: dtype of the encoder's matrix product, by far the largest cost. Parameters,
-            optimiser state and every other computation are float32 in both.
+            optimiser state and every other computation are float32 in both. "auto" is bfloat16
+            where the device multiplies it natively, else float32; `train` decides it at the start,
+            and the run's record has what was decided.
         seed: of initial parameters (each layer draws its own).
 
     Raises:
@@ -96,7 +99,7 @@ class TrainConfig:
     beta2: float = 0.999
     epsilon: float = 6.25e-10
     batch_tokens: int = 4096
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -163,6 +166,16 @@ class TrainConfig:
         ends = sorted({*self.prefixes, num_features})
         return list(pairwise((0, *ends)))
 
+    def decided(self, device: torch.device) -> "TrainConfig":
+        """The same with the precision that "auto" means on a device."""
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bfloat16" if multiplies_bfloat16(device) else "float32")
+
+    def multiplied_in(self) -> Literal["float32", "bfloat16"]:
+        """The precision of matrix products; float32 while it is not decided."""
+        return "float32" if self.precision == "auto" else self.precision
+
     def encoder_dtype(self) -> torch.dtype:
         """The dtype of the encoder's matrix product."""
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return torch.bfloat16 if self.multiplied_in() == "bfloat16" else torch.float32

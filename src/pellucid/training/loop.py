@@ -161,7 +161,7 @@ def train(
     out = Path(out)
     if config is not None and settings:
         raise ConfigError(f"give config or {', '.join(settings)}, not both")
-    config = config or config_from_dict(TrainConfig, settings)
+    config = (config or config_from_dict(TrainConfig, settings)).decided(model.device)
     if not resume:
         _check_unused(out)
     text = open_text(data, field=field, seed=config.seed)
@@ -180,7 +180,7 @@ def train(
             context_length=context_length or min(LONGEST_CONTEXT, model.context_length),
             packing=packing,
             exclude_high_norm=exclude_high_norm,
-            forward_precision=forward_precision or config.precision,
+            forward_precision=forward_precision or config.multiplied_in(),
         ),
         processes=processes,
     )

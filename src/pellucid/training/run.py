@@ -21,6 +21,7 @@ from pellucid.harvest.live import LiveActivations
 from pellucid.harvest.stream import ActivationStream
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
+from pellucid.models.reader import fast_reader
 from pellucid.training.config import TrainConfig
 from pellucid.training.layer import LayerTraining, step_together
 from pellucid.training.run_checkpoint import RunCheckpoint
@@ -89,7 +90,7 @@ class RunPlan:
     ) -> LiveActivations:
         """The activations of some layers' sites on a text, by default of all."""
         every, kept = self._sites_of(self.sites), self._sites_of(layers or self.sites)
-        return LiveActivations(model, text, every, self.harvest, keep=kept)
+        return LiveActivations(fast_reader(model, every), text, every, self.harvest, keep=kept)
 
     def cached(
         self, live: LiveActivations, layers: Sequence[int], **options: Any

@@ -1,6 +1,5 @@
 """Training from text to saved dictionaries: the shell around the steps."""
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -37,8 +36,8 @@ from pellucid.training.resumable import (
     put_in_place,
     warn_of_repetition,
 )
-from pellucid.training.run import Run, RunPlan
-from pellucid.training.run_checkpoint import check_identity, has_checkpoint, load_newest
+from pellucid.training.run import Run, RunPlan, part_of
+from pellucid.training.run_checkpoint import check_identity, each_part, has_checkpoint
 from pellucid.training.sites import layer_sites
 
 LONGEST_CONTEXT = 256
@@ -192,10 +191,7 @@ def train(
         begin(run, out, resume=resume)
         _advance(run, out, checkpoint_seconds, recorder, on_progress)
         if processes.first:
-            whole = run if processes.mesh is None else _whole(run, model, train_text, out)
-            _finish(
-                whole, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype
-            )
+            _finish(run, model, text, out, held_out_tokens=held_out_tokens, store_dtype=store_dtype)
         processes.wait()
     if processes.first and not (out / CARD_NAME).exists():
         write_card(out, model=model.name, data=text.name)
@@ -329,15 +325,6 @@ def _progress(run: Run, windows: dict[int, Window]) -> TrainProgress:
     )
 
 
-def _whole(run: Run, model: LanguageModel, text: TextSource, out: Path) -> Run:
-    """The run of all processes as one process's, from the checkpoint that they ended with."""
-    alone = Run(run.plan, model, text, run.plan.live(model, text))
-    alone.identity = run.identity
-    alone.restore(load_newest(out / CHECKPOINTS))
-    alone.stream = run.stream
-    return alone
-
-
 def _finish(
     run: Run,
     model: LanguageModel,
@@ -348,10 +335,12 @@ def _finish(
     store_dtype: torch.dtype,
 ) -> TrainResult:
     """Measure the dictionaries, put them into `out` and delete the checkpoints."""
-    dictionaries = run.dictionaries()
+    saved = None
+    if run.processes.mesh is not None:
+        saved = each_part(out / CHECKPOINTS, [part_of(layer) for layer in run.plan.sites])
+    dictionaries = run.finish(saved)
     held_out = text.split("heldout")
-    fill = math.ceil(held_out_tokens / run.plan.config.batch_tokens)
-    stream = replace(run.plan, fill_batches=fill).stream(run.plan.live(model, held_out))
+    stream = replace(run.plan, fill_batches=1).stream(run.plan.live(model, held_out))
     figures = measure_dictionaries(dictionaries, stream, tokens=held_out_tokens)
     result = TrainResult(
         out=out,

@@ -13,7 +13,7 @@ from pellucid.core.errors import ConfigError
 from pellucid.core.types import AnySite
 from pellucid.dictionaries.base import Dictionary
 from pellucid.distributed.processes import ALONE, Processes
-from pellucid.distributed.team import Team
+from pellucid.distributed.team import Team, Teams
 from pellucid.harvest.activations import ActivationBatch, ActivationSource, SharedActivations
 from pellucid.harvest.cache.use import through_cache
 from pellucid.harvest.config import HarvestConfig
@@ -213,6 +213,22 @@ class Run:
         """The dictionaries as trained so far, by layer."""
         return {layer: training.dictionary() for layer, training in self._layers.items()}
 
+    def finish(self, saved: Iterable[Mapping[str, Tensor]] | None = None) -> dict[int, Dictionary]:
+        """The dictionaries of a run that is over, by layer; all its other memory is given back.
+
+        Args:
+            saved: the parts of the checkpoint that all processes ended with, in the order of the
+                layers, where this process has not all of them.
+        """
+        self.stream.close()
+        if saved is None:
+            return {layer: self._layers.pop(layer).finish() for layer in self.layers}
+        self._layers.clear()
+        return {
+            layer: self._restored(layer, tensors, Teams()).finish()
+            for layer, tensors in zip(self.plan.sites, saved, strict=True)
+        }
+
     def checkpoint(self) -> RunCheckpoint:
         """All that `restore` needs."""
         return RunCheckpoint(
@@ -223,20 +239,20 @@ class Run:
                 "seconds": self.seconds,
             },
             stream=self.stream.state_dict(),
-            tensors={f"layer_{layer}": part.tensors() for layer, part in self._layers.items()},
+            tensors={part_of(layer): part.tensors() for layer, part in self._layers.items()},
         )
 
     @property
     def parts(self) -> list[str]:
         """Which parts of a checkpoint this process has."""
-        return [f"layer_{layer}" for layer in self.layers]
+        return [part_of(layer) for layer in self.layers]
 
     def restore(self, checkpoint: RunCheckpoint) -> None:
         """Go on from a checkpoint of a run with the same identity."""
         self.steps, self.seconds = checkpoint.state["steps"], checkpoint.state["seconds"]
         self.stream.load_state_dict(checkpoint.stream)
         self._layers = {
-            layer: self._restored(layer, checkpoint.tensors[f"layer_{layer}"])
+            layer: self._restored(layer, checkpoint.tensors[part_of(layer)], self.processes.teams)
             for layer in self.layers
         }
 
@@ -272,7 +288,7 @@ class Run:
             teams=self.processes.teams,
         )
 
-    def _restored(self, layer: int, tensors: Mapping[str, Tensor]) -> LayerTraining:
+    def _restored(self, layer: int, tensors: Mapping[str, Tensor], teams: Teams) -> LayerTraining:
         sites = self.plan.sites[layer]
         return LayerTraining.restore(
             self.plan.config,
@@ -280,5 +296,10 @@ class Run:
             read_site=sites.read,
             write_site=sites.write,
             total_tokens=self.plan.total_tokens,
-            teams=self.processes.teams,
+            teams=teams,
         )
+
+
+def part_of(layer: int) -> str:
+    """The name of the part of a checkpoint that has a layer's training."""
+    return f"layer_{layer}"

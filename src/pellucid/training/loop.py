@@ -16,16 +16,14 @@ from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
 from pellucid.distributed.processes import ALONE, Processes
 from pellucid.harvest.cache.use import CacheOrder
-from pellucid.harvest.config import ForwardPrecision, HarvestConfig
+from pellucid.harvest.config import ForwardPrecision
 from pellucid.harvest.fidelity import LayerFidelity, measure_dictionaries
-from pellucid.harvest.live import site_widths
 from pellucid.harvest.rows import Packing
 from pellucid.harvest.sources import open_text
-from pellucid.harvest.stream import tokens_to_shuffle
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.card import CARD_NAME, write_card
-from pellucid.training.config import TrainConfig
+from pellucid.training.config import TrainConfig, check_positive
 from pellucid.training.measure import Measurement
 from pellucid.training.metrics import TrainProgress, Window
 from pellucid.training.recorder import Recorder
@@ -38,10 +36,6 @@ from pellucid.training.resumable import (
 )
 from pellucid.training.run import Run, RunPlan, part_of
 from pellucid.training.run_checkpoint import check_identity, each_part, has_checkpoint
-from pellucid.training.sites import layer_sites
-
-LONGEST_CONTEXT = 256
-"""Tokens of text the model reads at once, unless its context is shorter or another is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,23 +155,21 @@ def train(
     if not resume:
         _check_unused(out)
     text = open_text(data, field=field, seed=config.seed)
-    _check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
+    check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
     _check_measured(measure_every, processes)
-    plan = _plan(
+    plan = RunPlan.of(
         model,
         config,
         tokens=tokens,
         layers=layers,
         read=read,
         write=write,
+        context_length=context_length,
         shuffle_tokens=shuffle_tokens,
-        harvest=HarvestConfig(
-            context_length=context_length or min(LONGEST_CONTEXT, model.context_length),
-            packing=packing,
-            exclude_high_norm=exclude_high_norm,
-            forward_precision=forward_precision or config.precision,
-        ),
-        processes=processes,
+        forward_precision=forward_precision,
+        packing=packing,
+        exclude_high_norm=exclude_high_norm,
+        feature_processes=processes.teams.features.size,
     )
     train_text = text.split("train")
     run = _run(plan, model, train_text, cache, cache_dtype, cache_order, on_cache, processes)
@@ -196,38 +188,6 @@ def train(
     if processes.first and not (out / CARD_NAME).exists():
         write_card(out, model=model.name, data=text.name)
     return _finished(out, run)
-
-
-def _plan(
-    model: LanguageModel,
-    config: TrainConfig,
-    *,
-    tokens: int,
-    layers: Sequence[int] | None,
-    read: str | None,
-    write: str | None,
-    shuffle_tokens: int | None,
-    harvest: HarvestConfig,
-    processes: Processes,
-) -> RunPlan:
-    """The whole plan, every setting checked against the model."""
-    sites = layer_sites(model, config.kind, layers=layers, read=read, write=write)
-    widths = site_widths(model, [site for pair in sites.values() for site in pair])
-    for pair in sites.values():
-        count = config.features(widths[pair.write])
-        if count % processes.teams.features.size:
-            raise ConfigError(
-                f"{count} features do not part evenly over {processes.teams.features.size} "
-                "processes; give a multiple"
-            )
-    shuffled = shuffle_tokens or tokens_to_shuffle(list(widths.values()))
-    return RunPlan(
-        config=config,
-        total_tokens=tokens,
-        sites=sites,
-        harvest=harvest,
-        fill_batches=max(1, min(shuffled, tokens) // config.batch_tokens),
-    )
 
 
 def _run(
@@ -254,14 +214,8 @@ def _run(
     return Run(plan, model, text, plan.cached(live, layers, **options), processes)
 
 
-def _check_positive(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; give a positive number")
-
-
 def _check_measured(every: int | None, processes: Processes) -> None:
-    _check_positive(measure_every=every)
+    check_positive(measure_every=every)
     if every is not None and processes.layers.size * processes.teams.features.size > 1:
         raise ConfigError(
             f"measure_every needs whole dictionaries of all layers in a process, which the layout "

@@ -27,6 +27,7 @@ _CODE_BYTES = 3 * (_FLOAT + _INT)  # candidates of blocks, joined, and converted
 _PAIR_BYTES = 72  # an active (token, feature) pair while pairs are sorted by feature
 _BLOCK_COPIES = 2.3  # pre-activations, those of dead features, and the largest of groups of both
 _CANDIDATES = {"topk": 1, "batchtopk": 4, "jumprelu": 8, "relu": 8}  # a token, in units of k
+_WRITTEN_COPIES = 2  # of the state while several processes write a checkpoint (measured)
 _SHARD_COPIES = 3  # blocks, joined, serialised
 
 
@@ -78,6 +79,8 @@ def process_memory(training: Training, layout: Layout, *, gpu: bool = False) -> 
     }
     held = sum(lasting.values()) + sum(harvest.values())
     moments = {"start": held + start_bytes(training, share, gpu)}
+    if layout.processes > 1 and not gpu:
+        moments["a checkpoint"] = held + (1 + _WRITTEN_COPIES) * sum(state.values())
     moments["end"] = sum(lasting.values()) + end_bytes(training, layout)
     if training.cache is not None:
         moments["writing the cache"] = sum(lasting.values()) + caching_bytes(training)

@@ -79,7 +79,7 @@ class Plan:
         for what, (needed, free) in self.disks.items():
             if needed > free:
                 found.append(
-                    f"{what} need {needed / GB:.3g} GB of disk and {free / GB:.3g} are free"
+                    f"{what} needs {needed / GB:.3g} GB of disk and {free / GB:.3g} are free"
                 )
         return tuple(found)
 
@@ -350,7 +350,8 @@ def _rates(
 def _disks(
     training: Training, out: str | Path, cache: str | Path | None
 ) -> dict[str, tuple[int, int]]:
-    found = {"checkpoints": (disk.run_bytes(training), free_disk(Path(out)))}
+    """What this machine's disks are asked for, and have."""
+    found = {"the folder of the run": (disk.run_bytes(training), free_disk(Path(out)))}
     if cache is not None:
-        found["the cache's files"] = (disk.cache_bytes(training), free_disk(Path(cache)))
+        found["the cache"] = (disk.cache_bytes(training), free_disk(Path(cache)))
     return found

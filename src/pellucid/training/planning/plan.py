@@ -13,6 +13,7 @@ from pellucid.core.errors import ConfigError
 from pellucid.distributed.layout import Layout, parse_layout
 from pellucid.harvest.cache.storage import STORAGE
 from pellucid.harvest.config import ForwardPrecision
+from pellucid.harvest.live import site_widths
 from pellucid.harvest.rows import Packing
 from pellucid.harvest.sources import open_text
 from pellucid.harvest.text import TextSource
@@ -22,7 +23,7 @@ from pellucid.training.planning import disk
 from pellucid.training.planning.hardware import GB, Hardware
 from pellucid.training.planning.layouts import Option, layouts, options, reason
 from pellucid.training.planning.machine import free_disk, free_memory
-from pellucid.training.planning.memory import process_memory
+from pellucid.training.planning.memory import LIBRARIES, process_memory
 from pellucid.training.planning.probe import OnProbe, Probe
 from pellucid.training.planning.rates import Rates, stated_rates
 from pellucid.training.planning.remedies import memory_remedies, shown
@@ -264,13 +265,10 @@ def _training(
     if stored is not None:
         STORAGE[stored]  # refuses an unknown name
     sites = list(dict.fromkeys(site for pair in plan.sites.values() for site in pair))
-    length = plan.harvest.context_length
-    ids = torch.zeros((1, 1), dtype=torch.int64)
-    values = model.activations(ids, sites, mask=torch.ones_like(ids))
     return Training(
         plan=plan,
-        widths={site: value.shape[-1] for site, value in values.items()},
-        model=ModelShape.of(model, sites, length),
+        widths=site_widths(model, sites),
+        model=ModelShape.of(model, sites, plan.harvest.context_length),
         cache=stored,
         shuffled=order == "shuffled",
     )
@@ -304,14 +302,14 @@ def _layouts(training: Training, processes: int, layout: str) -> list[Layout]:
 
 
 def _memory(model: LanguageModel, hardware: Hardware | None, processes: int) -> int:
-    """Bytes that each process has."""
+    """Bytes that each process has: on a CPU what is free, and what this process gives back."""
     if hardware is not None:
         return int(hardware.memory * GB)
     free = free_memory(model.device)
     if model.device.type != "cpu":
         return free
     own = sum(tensor.nbytes for tensor in model.module.parameters())
-    return (free + own) // processes
+    return (free + own + LIBRARIES) // processes
 
 
 def _rates(

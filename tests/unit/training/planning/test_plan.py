@@ -119,7 +119,7 @@ RUN = """
 import json, sys, pellucid, torch
 torch.set_num_threads(1)
 model = pellucid.load_model("specimen")
-settings = dict(num_features=12288, k=16, layers=[1], tokens=6144, batch_tokens=2048)
+settings = dict(num_features=12288, k=16, layers=[1], tokens=4096, batch_tokens=2048)
 plan = pellucid.plan(
     model, hardware=pellucid.training.planning.Hardware(tflops=1, memory=9, bandwidth=9), **settings
 )

@@ -23,6 +23,7 @@ ALSO = tuple(
         "interchange",
         "cache",
         "training",
+        "planning",
     )
 )
 """Other pages with tables of their own."""
@@ -597,6 +598,22 @@ def recovery(result: Record) -> str:
     )
 
 
+def planning(result: Record) -> str:
+    """Plans beside real runs, a row a training."""
+    rows = []
+    for name, case in result["cases"].items():
+        plan, run = case["plan"], case["run"]
+        speeds = ["", "", ""]
+        if case["speed_ratio"] is not None:
+            rates = [each["tokens_per_second"] for each in (plan, run)]
+            speeds = [*(f"{rate:,.0f}" for rate in rates), f"{case['speed_ratio']:.2f}"]
+        peaks = [f"{each['peak_mb']:,.0f}" for each in (plan, run)]
+        rows.append([name, *peaks, f"{case['memory_ratio']:.2f}", *speeds])
+    return markdown(
+        "training, planned MB, measured MB, ratio, planned tokens/s, measured tokens/s, ratio", rows
+    )
+
+
 def kinds(result: Record) -> str:
     """Short trainings of kinds and activations, a row each."""
     rows = [
@@ -743,6 +760,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "all_steps": ("all_steps.json", all_steps),
     "cache": ("cache.json", cache),
     "kinds": ("kinds.json", kinds),
+    "planning": ("planning.json", planning),
     "clamps": ("interventions.json", clamps),
     "idle": ("interventions.json", idle),
     "patching": ("patching.json", patching),

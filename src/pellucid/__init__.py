@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pellucid.graphs.graph import AttributionGraph
     from pellucid.replacement.model import ReplacementModel
     from pellucid.training import train
+    from pellucid.training.planning import plan
 
 __all__ = [
     "AttributionGraph",
@@ -26,6 +27,7 @@ __all__ = [
     "interventions",
     "load_dictionaries",
     "load_model",
+    "plan",
     "trace",
     "train",
 ]
@@ -38,6 +40,7 @@ _HOMES = {
     "evaluate": "pellucid.evaluation",
     "load_dictionaries": "pellucid.api",
     "load_model": "pellucid.api",
+    "plan": "pellucid.training.planning",
     "trace": "pellucid.attribution.trace",
     "train": "pellucid.training",
 }

@@ -16,6 +16,7 @@ NAMES = {
     "interventions",
     "load_dictionaries",
     "load_model",
+    "plan",
     "trace",
     "train",
 }

@@ -12,6 +12,7 @@ from pellucid.cli import (
     intervene,
     introspect,
     patch,
+    plan,
     probe,
     safety,
     specimen,
@@ -51,6 +52,7 @@ def build() -> Any:
     )
     app.callback()(_root)
     app.command("demo")(verb(demo.demo))
+    app.command("plan")(verb(plan.plan))
     app.command("train")(verb(train.train))
     app.command("sweep")(verb(sweep.sweep))
     app.command("eval")(verb(evaluate.evaluate))

@@ -287,10 +287,15 @@ def _settings(given: Mapping[str, Any], seed: int) -> dict[str, Any]:
     settings = {name: given[name] for name in _SETTINGS} | {"seed": seed}
     if given["prefixes"]:
         settings["prefixes"] = options.parsed("--prefixes", parse_counts, given["prefixes"])
-    return settings | _size(given["features"], given["expansion"])
+    return settings | dictionary_size(given["features"], given["expansion"])
 
 
-def _size(features: int | None, expansion: int | None) -> dict[str, int]:
+def dictionary_size(features: int | None, expansion: int | None) -> dict[str, int]:
+    """The field of `TrainConfig` that one of two flags sets.
+
+    Raises:
+        ConfigError: both are given.
+    """
     if features is not None and expansion is not None:
         raise ConfigError(
             f"--features {features} and --expansion {expansion} both set the number of features; "

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pellucid.core.errors import CheckpointError
@@ -93,10 +93,9 @@ def read_parts(
     by_several = any(name.startswith(_WRITTEN_BY_SEVERAL) for name in names)
     if processes.mesh is None and not by_several:
         found: Mapping[str, Tensor] = {
-            # Cloned, because results of matrix products may depend on how memory is aligned.
-            name: tensor.clone()
+            name: tensor
             for part in sorted(names if parts is None else parts)
-            for name, tensor in load_file(folder / f"{part}.safetensors").items()
+            for name, tensor in _read_whole(folder / f"{part}.safetensors")
         }
     else:
         found = _read_spread(folder, parts, by_rows, processes)
@@ -105,6 +104,18 @@ def read_parts(
         part, _, name = full.partition(".")
         grouped.setdefault(part, {})[name] = tensor
     return grouped
+
+
+def _read_whole(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, opened for each of them: what was read of it stays mapped till then.
+
+    They are cloned, because results of matrix products may depend on how memory is aligned.
+    """
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+    for name in names:
+        with safe_open(path, framework="pt") as file:
+            yield name, file.get_tensor(name).clone()
 
 
 def _read_spread(

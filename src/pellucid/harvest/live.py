@@ -30,7 +30,8 @@ def site_widths(model: LanguageModel, sites: Sequence[AnySite]) -> dict[AnySite,
         SiteError: the model has no such site.
     """
     ids = torch.zeros((1, 1), dtype=torch.int64)
-    return {site: value.shape[-1] for site, value in model.activations(ids, sites).items()}
+    values = model.activations(ids, sites, mask=torch.ones_like(ids))
+    return {site: value.shape[-1] for site, value in values.items()}
 
 
 def tokens_a_block(widths: Sequence[int]) -> int:
@@ -55,6 +56,7 @@ class LiveActivations(ActivationSource):
         config: how to read.
         keep: the sites to give; by default all. The others only decide how many tokens make a
             block, so that processes which keep different sites read the same blocks.
+        block_tokens: how many tokens make a block, by default `tokens_a_block` of the widths.
 
     Attributes:
         widths: of every site.
@@ -74,12 +76,13 @@ class LiveActivations(ActivationSource):
         config: HarvestConfig,
         *,
         keep: Sequence[AnySite] | None = None,
+        block_tokens: int | None = None,
     ) -> None:
         self.name = source.name
         self.widths = site_widths(model, list(dict.fromkeys(sites)))
         self.rows = TokenRows(source, model, length=config.context_length, packing=config.packing)
         self._model, self._config = model, config
-        self._block_tokens = tokens_a_block(list(self.widths.values()))
+        self._block_tokens = block_tokens or tokens_a_block(list(self.widths.values()))
         kept = list(self.widths) if keep is None else list(dict.fromkeys(keep))
         self._kept = {site: self.widths[site] for site in kept}
 

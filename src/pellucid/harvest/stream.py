@@ -80,6 +80,11 @@ class ActivationStream:
             self._start, self._order = self._place, None
         return batch
 
+    def close(self) -> None:
+        """Give the memory of the buffer and the block back, once no batch is wanted any more."""
+        self._buffer, self._order = ActivationBuffer(0), None
+        self._place, self._block = self._place._replace(excluded=self.excluded), None
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on from here; JSON-able."""
         return {"fill": self._fill, "next_batch": self._next_batch, **self._start._asdict()}
@@ -104,6 +109,7 @@ class ActivationStream:
             if end == len(block.tokens):
                 self._place = _Place(self.source.state_dict(), 0, self.excluded)
                 self._block = None
+                del block, part  # no two blocks are in memory at the same time
         return fill_order(len(self._buffer), seed=self._seed, fill=self._fill)
 
     def _block_at_hand(self) -> Block:

@@ -44,6 +44,7 @@ def load_model(
     device: str | torch.device = "cpu",
     check: bool = True,
     generic: bool = False,
+    weights: bool = True,
 ) -> LanguageModel:
     """A language model, ready to be read and edited.
 
@@ -59,13 +60,15 @@ def load_model(
         check: run `conformance.check_model`, a few forwards on eight tokens.
         generic: ignore the family: any transformer loads, from a folder or the hub without its
             head, and only `ModuleSite`s work on it.
+        weights: without them only the configuration is read, and the model has shapes but no
+            values (torch's "meta" device): enough to plan a training.
 
     Raises:
         ModelError: not found, unreadable, damaged, or of an unsupported family.
         ConformanceError: it does not behave as its family is described.
         ConfigError: the device is not available.
     """
-    place = _device(device)
+    place = _device(device if weights else "meta")
     if isinstance(source, nn.Module):
         name = type(source).__name__
         spec = None if generic else _spec_of(source)
@@ -75,11 +78,12 @@ def load_model(
     else:
         name = str(source)
         where = _locate(source)
-        module, spec = _read_module(where, dtype or torch.float32, generic)
-        tokenizer = tokenizer or _read_tokenizer(where)
+        module, spec = _read_module(where, dtype or torch.float32, generic, weights)
+        if weights:
+            tokenizer = tokenizer or _read_tokenizer(where)
     module = module.to(place) if dtype is None else module.to(place, dtype)
     model = LanguageModel(module, tokenizer, spec=spec, name=name)
-    if check and spec is not None:
+    if check and weights and spec is not None:
         check_model(model)
     return model
 
@@ -126,7 +130,7 @@ def _locate(source: str | Path) -> dict[str, Any]:
 
 
 def _read_module(
-    where: dict[str, Any], dtype: torch.dtype, generic: bool
+    where: dict[str, Any], dtype: torch.dtype, generic: bool, weights: bool
 ) -> tuple[nn.Module, ArchSpec | None]:
     name = where["pretrained_model_name_or_path"]
     with _reading(f"configuration of {name}"):
@@ -141,6 +145,12 @@ def _read_module(
         config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
     spec = None if generic else find_spec(config)
     factory = AutoModel if spec is None else AutoModelForCausalLM
+    if not weights:
+        with _reading(f"configuration of {name}"), torch.device("meta"):
+            module = factory.from_config(
+                config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+            )
+        return module, spec
     with _reading(f"model {name}"):
         module, report = factory.from_pretrained(
             **where,

@@ -179,3 +179,14 @@ class TrainConfig:
     def encoder_dtype(self) -> torch.dtype:
         """The dtype of the encoder's matrix product."""
         return torch.bfloat16 if self.multiplied_in() == "bfloat16" else torch.float32
+
+
+def check_positive(**counts: int | None) -> None:
+    """Refuse counts below 1; None is none given.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; give a positive number")

@@ -17,8 +17,8 @@ from pellucid.training.parameters import Parameters
 
 # A block of pre-activations stays in the last cache level and below malloc's largest mmap threshold
 # (32 MiB), past which every block would be fresh zeroed pages.
-_BLOCK_BYTES = 24 * 2**20
-_GPU_BLOCK_BYTES = 2**28  # every block is a queue of launches
+BLOCK_BYTES = 24 * 2**20
+GPU_BLOCK_BYTES = 2**28  # every block is a queue of launches
 
 
 def encode(
@@ -51,7 +51,7 @@ def encode(
     """
     weight = parameters.W_enc if W_enc is None else W_enc
     encoder = Encoder(weight, parameters.b_enc.to(weight.dtype), parameters.threshold)
-    most = _BLOCK_BYTES if weight.device.type == "cpu" else _GPU_BLOCK_BYTES
+    most = BLOCK_BYTES if weight.device.type == "cpu" else GPU_BLOCK_BYTES
     block = max(1, most // (len(weight) * weight.element_size()))
     width, revived = max(width, rule.width(config)), None
     while True:

@@ -127,6 +127,12 @@ class LayerTraining:
             write_site=self.write_site,
         )
 
+    def finish(self) -> Dictionary:
+        """The dictionary of a training that is over, once the memory of its moments is free."""
+        self.state.first = self.state.second = self.state.parameters
+        self.state.W_enc_low = None
+        return self.dictionary()
+
     def tensors(self) -> dict[str, Tensor]:
         """All that changes, for a checkpoint: with `restore`, training continues bit for bit."""
         state = self.state

@@ -1,6 +1,5 @@
 """Training from text to saved dictionaries: the shell around the steps."""
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,16 +15,14 @@ from pellucid.core.manifest import MANIFEST_NAME, read_manifest
 from pellucid.dictionaries.checkpoint import ARTIFACT_KIND, save_dictionaries
 from pellucid.distributed.processes import ALONE, Processes
 from pellucid.harvest.cache.use import CacheOrder
-from pellucid.harvest.config import ForwardPrecision, HarvestConfig
+from pellucid.harvest.config import ForwardPrecision
 from pellucid.harvest.fidelity import LayerFidelity, measure_dictionaries
-from pellucid.harvest.live import site_widths
 from pellucid.harvest.rows import Packing
 from pellucid.harvest.sources import open_text
-from pellucid.harvest.stream import tokens_to_shuffle
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.training.card import CARD_NAME, write_card
-from pellucid.training.config import TrainConfig
+from pellucid.training.config import TrainConfig, check_positive
 from pellucid.training.measure import Measurement
 from pellucid.training.metrics import TrainProgress, Window
 from pellucid.training.recorder import Recorder
@@ -40,12 +37,8 @@ from pellucid.training.resumable import (
     warn_of_finished,
     warn_of_repetition,
 )
-from pellucid.training.run import Run, RunPlan
-from pellucid.training.run_checkpoint import check_identity, has_checkpoint, load_newest
-from pellucid.training.sites import layer_sites
-
-LONGEST_CONTEXT = 256
-"""Tokens of text the model reads at once, unless its context is shorter or another is asked for."""
+from pellucid.training.run import Run, RunPlan, part_of
+from pellucid.training.run_checkpoint import check_identity, each_part, has_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,24 +158,22 @@ def train(
     if not resume:
         _check_unused(out)
     text = open_text(data, field=field, seed=config.seed)
-    _check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
+    check_positive(tokens=tokens, shuffle_tokens=shuffle_tokens, held_out_tokens=held_out_tokens)
     _check_measured(measure_every, processes)
     check_interval(checkpoint_seconds)
-    plan = _plan(
+    plan = RunPlan.of(
         model,
         config,
         tokens=tokens,
         layers=layers,
         read=read,
         write=write,
+        context_length=context_length,
         shuffle_tokens=shuffle_tokens,
-        harvest=HarvestConfig(
-            context_length=context_length or min(LONGEST_CONTEXT, model.context_length),
-            packing=packing,
-            exclude_high_norm=exclude_high_norm,
-            forward_precision=forward_precision or config.multiplied_in(),
-        ),
-        processes=processes,
+        forward_precision=forward_precision,
+        packing=packing,
+        exclude_high_norm=exclude_high_norm,
+        feature_processes=processes.teams.features.size,
     )
     train_text = text.split("train")
     run = _run(plan, model, train_text, cache, cache_dtype, cache_order, on_cache, processes)
@@ -197,8 +188,7 @@ def train(
             excluded = run.excluded_tokens()
             if processes.first:
                 _finish(
-                    run if processes.mesh is None else _whole(run, model, train_text, out),
-                    *(model, text, out),
+                    *(run, model, text, out),
                     held_out_tokens=held_out_tokens,
                     excluded_tokens=excluded,
                     store_dtype=store_dtype,
@@ -209,38 +199,6 @@ def train(
         if processes.first and not (out / CARD_NAME).exists():
             write_card(out, model=model.name, data=text.name)
         return _finished(out, run)
-
-
-def _plan(
-    model: LanguageModel,
-    config: TrainConfig,
-    *,
-    tokens: int,
-    layers: Sequence[int] | None,
-    read: str | None,
-    write: str | None,
-    shuffle_tokens: int | None,
-    harvest: HarvestConfig,
-    processes: Processes,
-) -> RunPlan:
-    """The whole plan, every setting checked against the model."""
-    sites = layer_sites(model, config.kind, layers=layers, read=read, write=write)
-    widths = site_widths(model, [site for pair in sites.values() for site in pair])
-    for pair in sites.values():
-        count = config.features(widths[pair.write])
-        if count % processes.teams.features.size:
-            raise ConfigError(
-                f"{count} features do not part evenly over {processes.teams.features.size} "
-                "processes; give a multiple"
-            )
-    shuffled = shuffle_tokens or tokens_to_shuffle(list(widths.values()))
-    return RunPlan(
-        config=config,
-        total_tokens=tokens,
-        sites=sites,
-        harvest=harvest,
-        fill_batches=max(1, min(shuffled, tokens) // config.batch_tokens),
-    )
 
 
 def _run(
@@ -267,14 +225,8 @@ def _run(
     return Run(plan, model, text, plan.cached(live, layers, **options), processes)
 
 
-def _check_positive(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; give a positive number")
-
-
 def _check_measured(every: int | None, processes: Processes) -> None:
-    _check_positive(measure_every=every)
+    check_positive(measure_every=every)
     if every is not None and processes.layers.size * processes.teams.features.size > 1:
         raise ConfigError(
             f"measure_every needs whole dictionaries of all layers in a process, which the layout "
@@ -338,14 +290,6 @@ def _progress(run: Run, windows: dict[int, Window]) -> TrainProgress:
     )
 
 
-def _whole(run: Run, model: LanguageModel, text: TextSource, out: Path) -> Run:
-    """The run of all processes as one process's, from the checkpoint that they ended with."""
-    alone = Run(run.plan, model, text, run.plan.live(model, text))
-    alone.identity = run.identity
-    alone.restore(load_newest(out / CHECKPOINTS))
-    return alone
-
-
 def _finish(
     run: Run,
     model: LanguageModel,
@@ -357,10 +301,12 @@ def _finish(
     store_dtype: torch.dtype,
 ) -> TrainResult:
     """Measure the dictionaries, put them into `out` and delete the checkpoints."""
-    dictionaries = run.dictionaries()
+    saved = None
+    if run.processes.mesh is not None:
+        saved = each_part(out / CHECKPOINTS, [part_of(layer) for layer in run.plan.sites])
+    dictionaries = run.finish(saved)
     held_out = text.split("heldout")
-    fill = math.ceil(held_out_tokens / run.plan.config.batch_tokens)
-    stream = replace(run.plan, fill_batches=fill).stream(run.plan.live(model, held_out))
+    stream = replace(run.plan, fill_batches=1).stream(run.plan.live(model, held_out))
     figures = measure_dictionaries(dictionaries, stream, tokens=held_out_tokens)
     result = TrainResult(
         out=out,

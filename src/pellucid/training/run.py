@@ -13,20 +13,24 @@ from pellucid.core.errors import ConfigError
 from pellucid.core.types import AnySite
 from pellucid.dictionaries.base import Dictionary
 from pellucid.distributed.processes import ALONE, Processes
-from pellucid.distributed.team import Team
+from pellucid.distributed.team import Team, Teams
 from pellucid.harvest.activations import ActivationBatch, ActivationSource, SharedActivations
 from pellucid.harvest.cache.use import through_cache
-from pellucid.harvest.config import HarvestConfig
-from pellucid.harvest.live import LiveActivations
-from pellucid.harvest.stream import ActivationStream
+from pellucid.harvest.config import ForwardPrecision, HarvestConfig
+from pellucid.harvest.live import LiveActivations, site_widths
+from pellucid.harvest.rows import Packing
+from pellucid.harvest.stream import ActivationStream, tokens_to_shuffle
 from pellucid.harvest.text import TextSource
 from pellucid.models.model import LanguageModel
 from pellucid.models.reader import fast_reader
 from pellucid.training.config import TrainConfig
 from pellucid.training.layer import LayerTraining, step_together
 from pellucid.training.run_checkpoint import RunCheckpoint
-from pellucid.training.sites import LayerSites
+from pellucid.training.sites import LayerSites, layer_sites
 from pellucid.training.step import StepMetrics
+
+LONGEST_CONTEXT = 256
+"""Tokens of text the model reads at once, unless its context is shorter or another is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,66 @@ class RunPlan:
     sites: dict[int, LayerSites]
     harvest: HarvestConfig
     fill_batches: int
+
+    @classmethod
+    def of(
+        cls,
+        model: LanguageModel,
+        config: TrainConfig,
+        *,
+        tokens: int,
+        layers: Sequence[int] | None = None,
+        read: str | None = None,
+        write: str | None = None,
+        context_length: int | None = None,
+        shuffle_tokens: int | None = None,
+        forward_precision: ForwardPrecision | None = None,
+        packing: Packing = "documents",
+        exclude_high_norm: float | None = None,
+        feature_processes: int = 1,
+    ) -> "RunPlan":
+        """The plan of what `train` was asked for (see there), every setting checked on the model.
+
+        Args:
+            model: whose activations; one without weights will do.
+            config: of every dictionary.
+            tokens: how many to train on.
+            layers: which.
+            read: module path or site to read.
+            write: module path or site to write.
+            context_length: tokens the model reads at once.
+            shuffle_tokens: tokens shuffled together.
+            forward_precision: of the model's forward pass.
+            packing: of rows.
+            exclude_high_norm: a multiple of the median norm.
+            feature_processes: over how many processes features are spread.
+
+        Raises:
+            ConfigError: settings that do not fit each other, the model or the processes.
+            SiteError: the model has no such site.
+        """
+        sites = layer_sites(model, config.kind, layers=layers, read=read, write=write)
+        widths = site_widths(model, [site for pair in sites.values() for site in pair])
+        for pair in sites.values():
+            count = config.features(widths[pair.write])
+            if count % feature_processes:
+                raise ConfigError(
+                    f"{count} features do not part evenly over {feature_processes} processes; give "
+                    "a multiple"
+                )
+        shuffled = shuffle_tokens or tokens_to_shuffle(list(widths.values()))
+        return cls(
+            config=config,
+            total_tokens=tokens,
+            sites=sites,
+            harvest=HarvestConfig(
+                context_length=context_length or min(LONGEST_CONTEXT, model.context_length),
+                packing=packing,
+                exclude_high_norm=exclude_high_norm,
+                forward_precision=forward_precision or config.multiplied_in(),
+            ),
+            fill_batches=max(1, min(shuffled, tokens) // config.batch_tokens),
+        )
 
     @property
     def total_steps(self) -> int:
@@ -219,6 +283,22 @@ class Run:
         """The dictionaries as trained so far, by layer."""
         return {layer: training.dictionary() for layer, training in self._layers.items()}
 
+    def finish(self, saved: Iterable[Mapping[str, Tensor]] | None = None) -> dict[int, Dictionary]:
+        """The dictionaries of a run that is over, by layer; all its other memory is given back.
+
+        Args:
+            saved: the parts of the checkpoint that all processes ended with, in the order of the
+                layers, where this process has not all of them.
+        """
+        self.stream.close()
+        if saved is None:
+            return {layer: self._layers.pop(layer).finish() for layer in self.layers}
+        self._layers.clear()
+        return {
+            layer: self._restored(layer, tensors, Teams()).finish()
+            for layer, tensors in zip(self.plan.sites, saved, strict=True)
+        }
+
     def checkpoint(self) -> RunCheckpoint:
         """All that `restore` needs."""
         return RunCheckpoint(
@@ -229,20 +309,20 @@ class Run:
                 "seconds": self.seconds,
             },
             stream=self.stream.state_dict(),
-            tensors={f"layer_{layer}": part.tensors() for layer, part in self._layers.items()},
+            tensors={part_of(layer): part.tensors() for layer, part in self._layers.items()},
         )
 
     @property
     def parts(self) -> list[str]:
         """Which parts of a checkpoint this process has."""
-        return [f"layer_{layer}" for layer in self.layers]
+        return [part_of(layer) for layer in self.layers]
 
     def restore(self, checkpoint: RunCheckpoint) -> None:
         """Go on from a checkpoint of a run with the same identity."""
         self.steps, self.seconds = checkpoint.state["steps"], checkpoint.state["seconds"]
         self.stream.load_state_dict(checkpoint.stream)
         self._layers = {
-            layer: self._restored(layer, checkpoint.tensors[f"layer_{layer}"])
+            layer: self._restored(layer, checkpoint.tensors[part_of(layer)], self.processes.teams)
             for layer in self.layers
         }
 
@@ -278,7 +358,7 @@ class Run:
             teams=self.processes.teams,
         )
 
-    def _restored(self, layer: int, tensors: Mapping[str, Tensor]) -> LayerTraining:
+    def _restored(self, layer: int, tensors: Mapping[str, Tensor], teams: Teams) -> LayerTraining:
         sites = self.plan.sites[layer]
         return LayerTraining.restore(
             self.plan.config,
@@ -286,5 +366,10 @@ class Run:
             read_site=sites.read,
             write_site=sites.write,
             total_tokens=self.plan.total_tokens,
-            teams=self.processes.teams,
+            teams=teams,
         )
+
+
+def part_of(layer: int) -> str:
+    """The name of the part of a checkpoint that has a layer's training."""
+    return f"layer_{layer}"

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, processes: Processe
         StorageError: the disk refuses; the checkpoints before are untouched.
         CheckpointError: what was read back is not what was written.
     """
-    path = folder / f"checkpoint-{checkpoint.tokens:014d}"
+    path = _path(folder, checkpoint.tokens)
     temporary = folder / f".{path.name}.tmp"
     with storage_errors(path):
         if processes.first:
@@ -135,7 +135,19 @@ def load_newest(
     """
     tokens = _newest_whole(folder) if processes.first else 0
     tokens = int(processes.everyone.sum(torch.tensor(tokens, device=processes.device)))
-    return _load(folder / f"checkpoint-{tokens:014d}", parts, processes)
+    return _load(_path(folder, tokens), parts, processes)
+
+
+def each_part(folder: Path, parts: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+    """The tensors of some parts of the newest checkpoint that is whole, one part at a time.
+
+    Raises:
+        CheckpointError: there is none, or every one is damaged.
+    """
+    path = _path(folder, _newest_whole(folder))
+    files = read_manifest(path, kind=ARTIFACT_KIND).files
+    for part in parts:
+        yield read_parts(path, [part], _by_rows, ALONE, files)[part]
 
 
 def _newest_whole(folder: Path) -> int:
@@ -200,6 +212,10 @@ def _stream(path: Path, files: Collection[str], tokens: Team) -> dict[str, Any]:
     if len(states) == tokens.size:
         return dict(states[tokens.rank])
     return further(states, tokens.rank)
+
+
+def _path(folder: Path, tokens: int) -> Path:
+    return folder / f"checkpoint-{tokens:014d}"
 
 
 def _by_rows(name: str) -> bool:

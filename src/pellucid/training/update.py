@@ -18,8 +18,8 @@ from pellucid.training.optim import adam_update
 from pellucid.training.parameters import Parameters
 from pellucid.training.state import TrainState
 
-_ROWS = 1024
-_GPU_GRADIENT_BYTES = 2**29  # blocks of rows are cut where a GPU's pairs are known: few of them
+ROWS_AT_ONCE = 1024
+GPU_GRADIENT_BYTES = 2**29  # blocks of rows are cut where a GPU's pairs are known: few of them
 
 
 class Revival(NamedTuple):
@@ -129,9 +129,9 @@ def update(
 def _rows_at_once(parameters: Parameters) -> int:
     """Rows of the weights whose gradients exist at the same time."""
     if parameters.W_enc.device.type == "cpu":
-        return _ROWS
+        return ROWS_AT_ONCE
     row_bytes = parameters.W_enc[0].nbytes + parameters.W_dec[0].nbytes
-    return max(1, _GPU_GRADIENT_BYTES // row_bytes)
+    return max(1, GPU_GRADIENT_BYTES // row_bytes)
 
 
 def _mean_weight(memory: float, steps: int) -> float:

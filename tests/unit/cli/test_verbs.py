@@ -37,7 +37,9 @@ def test_help_lists_the_verbs_of_this_release_and_no_other(pellucid: Command) ->
     assert outcome.code == 0
     listed = outcome.out.split("Commands:")[1]
     verbs = re.findall(r"^  (\S+)", listed, flags=re.MULTILINE)
-    expected = "demo train sweep eval convert trace intervene steer patch probe introspect safety"
+    expected = (
+        "demo plan train sweep eval convert trace intervene steer patch probe introspect safety"
+    )
     expected += " verify specimen"
     assert " ".join(verbs) == expected
 

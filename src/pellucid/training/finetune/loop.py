@@ -23,7 +23,6 @@ from pellucid.training.finetune.comparison import Comparison, compare
 from pellucid.training.finetune.config import FinetuneConfig
 from pellucid.training.finetune.run import FinetunePlan, FinetuneRun, StepFigures
 from pellucid.training.finetune.subject import check_subject
-from pellucid.training.loop import LONGEST_CONTEXT
 from pellucid.training.metrics import MetricsLog
 from pellucid.training.recorder import LOG_STEPS, METRICS_NAME
 from pellucid.training.resumable import (
@@ -37,6 +36,7 @@ from pellucid.training.resumable import (
     warn_of_finished,
     warn_of_repetition,
 )
+from pellucid.training.run import LONGEST_CONTEXT
 from pellucid.training.run_checkpoint import check_identity
 
 DEFAULT_TOKENS = 1_000_000

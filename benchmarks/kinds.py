@@ -43,7 +43,7 @@ ROWS: list[tuple[str, list[int], dict[str, Any]]] = [
     ("cross-layer, rate 4e-4", ALL, {"kind": "clt", "learning_rate": 4e-4}),
 ]
 SHARED: dict[str, Any] = {"num_features": 3072, "k": 12, "batch_tokens": 2048}
-SHARED |= {"learning_rate": 3e-3}
+SHARED |= {"learning_rate": 3e-3, "precision": "float32"}
 
 
 def trained(layers: list[int], settings: dict[str, Any], tokens: int) -> dict[str, Any]:

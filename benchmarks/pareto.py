@@ -33,10 +33,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--k", type=parse_counts, default=(4, 8, 16, 32))
-    parser.add_argument("--features", type=parse_counts, default=(1024, 3072))
+    parser.add_argument("--k", type=parse_counts, default=(4, 12, 32))
+    parser.add_argument("--features", type=parse_counts, default=(3072,))
     parser.add_argument("--seeds", type=parse_seeds, default=(0, 1))
-    parser.add_argument("--tokens", type=parse_count, default=2_000_000)
+    parser.add_argument("--tokens", type=parse_count, default=300_000)
     parser.add_argument("--measure-tokens", type=parse_count, default=20_000)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -107,6 +107,7 @@ def random_llama(folder: Path, width: int) -> Path:
 
 def settings_of(name: str, folder: Path) -> tuple[str, Record]:
     model, settings = CASES[name]
+    settings = {"precision": "float32"} | settings
     if model != SPECIMEN:
         model = str(random_llama(folder, int(model)))
     if "cache_dtype" in settings:
@@ -194,8 +195,11 @@ def compared(name: str, folder: Path) -> Record:
 def do(what: str, name: str, folder: Path) -> Record:
     import torch
 
+    from pellucid.core.allocation import keep_freed_memory
+
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    keep_freed_memory()  # as the command line does
     if what == "plan":
         return planned(name, folder)
     return trained(name, folder, stop=2 if what == "stop" else None, resume=what == "resume")

@@ -24,6 +24,7 @@ ALSO = tuple(
         "cache",
         "training",
         "planning",
+        "sweep",
     )
 )
 """Other pages with tables of their own."""
@@ -614,6 +615,47 @@ def planning(result: Record) -> str:
     )
 
 
+def end_to_end(result: Record) -> str:
+    """The whole pipeline beside sparsify's, a row a side."""
+    mine = result["sides"]["ours"]
+    rows = []
+    for name, side in result["sides"].items():
+        rate = side["tokens"] / side["cpu_s"]
+        row = [name, f"{side['tokens']:,}", f"{side['cpu_s']:,.0f}", f"{rate:,.0f}"]
+        row += [f"{mine['tokens'] / mine['cpu_s'] / rate:.2f}", f"{side['peak_mb']:,.0f}"]
+        for packing in ("packed", "documents"):
+            row.append(", ".join(f"{layer['fvu']:.4f}" for layer in side.get(packing, ())))
+        row.append(", ".join(f"{layer['dead']:.1%}" for layer in side.get("packed", ())))
+        rows.append(row)
+    return markdown(
+        "side, tokens, processor s, tokens/s, ours over it, peak MB, FVU by layer, FVU on rows of "
+        "one document, dead",
+        rows,
+    )
+
+
+def pareto(result: Record) -> str:
+    """A sweep of kinds by k: means over seeds, and half the distance between them."""
+    groups: dict[tuple[str, int, int], list[Record]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["kind"], row["features"], row["k"]), []).append(row)
+    rows = []
+    for (kind, features, k), seeds in groups.items():
+        front = result["front"][seeds[0]["target"]]
+        names = {each["name"] for each in seeds}
+        best = [measure for measure in ("fvu", "kl") if names & set(front.get(measure, []))]
+        cells = [_over_seeds(seeds, name) for name in ("l0", "fvu", "kl", "ce", "top1", "dead")]
+        rows.append([kind, f"{features:,}", str(k), *cells, ", ".join(best)])
+    return markdown("kind, features, k, L0, FVU, KL, CE, top-1, dead, on the front of", rows)
+
+
+def _over_seeds(seeds: Sequence[Record], name: str) -> str:
+    values = [row[name] for row in seeds if row[name] is not None]
+    if not values:
+        return ""
+    return f"{fmean(values):.4g} ± {(max(values) - min(values)) / 2:.1g}"
+
+
 def kinds(result: Record) -> str:
     """Short trainings of kinds and activations, a row each."""
     rows = [
@@ -760,6 +802,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "all_steps": ("all_steps.json", all_steps),
     "cache": ("cache.json", cache),
     "kinds": ("kinds.json", kinds),
+    "end_to_end": ("end_to_end.json", end_to_end),
+    "pareto": ("pareto.json", pareto),
     "planning": ("planning.json", planning),
     "clamps": ("interventions.json", clamps),
     "idle": ("interventions.json", idle),

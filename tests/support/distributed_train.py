@@ -23,6 +23,7 @@ SETTINGS = {
     "batch_tokens": 128,
     "num_features": 64,
     "k": 4,
+    "precision": "float32",
     "learning_rate": 3e-3,
     "held_out_tokens": 300,
 }

@@ -98,7 +98,7 @@ TABLE: dict[str, list[Effect | Refusal]] = {
     "tokens": [Effect("--tokens 256", "weights")],
     "batch_tokens": [Effect("--batch-tokens 64", "weights")],
     "learning_rate": [Effect("--learning-rate 0.1", "weights")],
-    "precision": [Effect("--precision bfloat16", "weights")],
+    "precision": [Effect("--precision bfloat16", "weights", "--precision float32")],
     "store": [
         Effect("--store float16", "shapes"),
         Effect("--store float16", "shapes", f"--dictionaries DICTS {FINETUNE}"),
@@ -151,8 +151,9 @@ TABLE: dict[str, list[Effect | Refusal]] = {
     "layout": [Refusal("--layout data=1", "--layout data=1 does nothing without torchrun")],
     "seed": [Effect("--seed 1", "weights")],
     "device": [Refusal("--device cuda:99", "cuda:99")],
+    "checkpoint_every": [Refusal("--checkpoint-every -1", "checkpoint_seconds is -1")],
 }
-"""What each flag does; those of torchrun in tests/distributed/test_command.py."""
+"""What each flag does; torchrun's in tests/distributed, checkpoints in test_train_options."""
 OF_OUTPUT = {"out", "json", "quiet", "threads", "resume"}
 """Those that change no result; see the last tests, and test_track."""
 

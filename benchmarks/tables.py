@@ -24,6 +24,7 @@ ALSO = tuple(
         "cache",
         "training",
         "planning",
+        "sweep",
     )
 )
 """Other pages with tables of their own."""
@@ -802,6 +803,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {  # name -> (results, 
     "cache": ("cache.json", cache),
     "kinds": ("kinds.json", kinds),
     "end_to_end": ("end_to_end.json", end_to_end),
+    "pareto": ("pareto.json", pareto),
     "planning": ("planning.json", planning),
     "clamps": ("interventions.json", clamps),
     "idle": ("interventions.json", idle),
